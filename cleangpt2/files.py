@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cleangpt2.errors import OutputError
+
+
+@contextmanager
+def written_aside(folder: Path) -> Generator[Path, None, None]:
+    """A scratch folder whose files move into `folder` when the block ends, or vanish.
+
+    Other files of the folder stay, and a folder that was made for nothing is removed again.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
+            yield Path(scratch)
+            for path in Path(scratch).iterdir():
+                with path.open("r+b") as file:
+                    os.fsync(file.fileno())  # or a power cut could leave a name without content
+            for path in sorted(Path(scratch).iterdir()):
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; "
+            "choose a folder that you may write to, with room enough"
+        ) from error
+    finally:
+        for path in made:  # what we made and did not fill
+            try:
+                path.rmdir()
+            except OSError:
+                break

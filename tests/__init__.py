@@ -1,0 +1,1 @@
+"""The tests mirror the package: ``tests/model/test_cache.py`` tests ``model/cache.py``."""
