@@ -1,0 +1,218 @@
+"""The files of a vocabulary, in the layout of GPT-2 on the Hugging Face hub.
+
+    merges.txt              one merge a line, in the order learned; all else follows from it
+    vocab.json              token to id
+    tokenizer_config.json   the special tokens, and settings that other libraries read
+
+A folder with only a ``tokenizer.json``, where the ``tokenizers`` library keeps the three as
+one, is read as well.
+"""
+
+import json
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cleangpt2.errors import OutputError, TokenizerError
+from cleangpt2.hub import ALIASES, Source
+from cleangpt2.tokenizer.bpe import Merge
+from cleangpt2.tokenizer.vocabulary import (
+    END_OF_TEXT,
+    PAD,
+    Vocabulary,
+    format_merges,
+    parse_merges,
+    show,
+)
+
+# All sizes of GPT-2 share one vocabulary; this is the hash that OpenAI's own loader checks.
+GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+GPT2_SETTINGS = {"model_max_length": 1024}
+
+_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+_KEPT = (*_ROLES, "model_max_length", "chat_template")
+
+
+def read_vocabulary(source: Source) -> Vocabulary:
+    """The vocabulary of a model, from whichever of its files there are.
+
+    Raises:
+        TokenizerError: There is none, or its files are damaged or contradict each other.
+        CleanGPT2Error: A file cannot be had; see ``Source.file``.
+    """
+    if source.repo in ALIASES.values():  # one small file says it all, and its hash is known
+        merges = parse_merges(_text(source.file("merges.txt", sha256=GPT2_MERGES_SHA256)))
+        return Vocabulary.from_merges(merges, settings=GPT2_SETTINGS)
+
+    config = _optional_json(source, "tokenizer_config.json")
+    if config.get("add_prefix_space"):
+        raise TokenizerError(
+            f"{source.name!r} sets add_prefix_space, which puts a space before every text; "
+            "only GPT-2's own setting, false, is supported"
+        )
+    if (path := source.file("merges.txt", optional=True)) is not None:
+        merges = parse_merges(_text(path), str(path))
+        table = _optional_json(source, "vocab.json")
+        added = _optional_json(source, "added_tokens.json")
+    elif (path := source.file("tokenizer.json", optional=True)) is not None:
+        merges, table, added = _parse_tokenizer_json(_json(path), str(path))
+    else:
+        if source.repo is not None:
+            source.file("merges.txt")  # raises: it says whether the hub or the file is missing
+        raise TokenizerError(
+            f"{source.name!r} has no tokenizer: neither merges.txt nor tokenizer.json; "
+            "give a folder that has one, or put one there with Tokenizer.save"
+        )
+    config = _optional_json(source, "special_tokens_map.json") | config
+    added |= {t["content"]: int(i) for i, t in config.get("added_tokens_decoder", {}).items()}
+    settings = {key: _unwrapped(config[key]) for key in _KEPT if config.get(key) is not None}
+    return _assemble(merges, table, added, settings, source.name)
+
+
+def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
+    """Write the three files; a failure leaves the folder as it was.
+
+    Raises:
+        OutputError: The folder cannot be written, or another library would read an old
+            ``tokenizer.json`` there instead of the new files.
+    """
+    special = vocabulary.special
+    roles = dict.fromkeys(_ROLES, END_OF_TEXT if END_OF_TEXT in special else None)
+    roles |= {"pad_token": PAD if PAD in special else None}
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+    config = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "added_tokens_decoder": {
+            str(i): {"content": name, **flags, "special": True} for name, i in special.items()
+        },
+        **roles,
+        **vocabulary.settings,
+    }
+    contents = {
+        "merges.txt": format_merges(vocabulary.merges),
+        "vocab.json": json.dumps(vocabulary.shown()),
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+    }
+    if (folder / "tokenizer.json").exists():
+        raise OutputError(
+            f"{folder} holds a tokenizer.json, which other libraries would read instead of the "
+            "new files; remove it or choose another folder"
+        )
+    with _written_aside(folder) as scratch:
+        for name, content in contents.items():
+            (scratch / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def _parse_tokenizer_json(whole: dict, where: str) -> tuple[list[Merge], dict, dict]:
+    """Merges, ``vocab.json`` and added tokens of a ``tokenizer.json``, if it is like GPT-2's."""
+    model, splitter = whole.get("model") or {}, whole.get("pre_tokenizer") or {}
+    needs = {
+        "a BPE model": model.get("type", "BPE") == "BPE" and "merges" in model,
+        "no normalizer": whole.get("normalizer") is None,
+        "a ByteLevel pre_tokenizer": splitter.get("type") == "ByteLevel",
+        "add_prefix_space false": not splitter.get("add_prefix_space"),
+        "use_regex true": splitter.get("use_regex", True),
+    }
+    if missing := [need for need, met in needs.items() if not met]:
+        raise TokenizerError(f"{where} is not a tokenizer like GPT-2's, which has {missing[0]}")
+    lines = [line if isinstance(line, str) else " ".join(line) for line in model["merges"]]
+    added = {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
+    return parse_merges("\n".join(lines), where), dict(model.get("vocab", {})), added
+
+
+def _assemble(
+    merges: list[Merge], table: dict, added: dict, settings: dict[str, Any], where: str
+) -> Vocabulary:
+    """Check that merges, ids and special tokens agree; ``table`` is ``vocab.json`` or empty."""
+    ids = Vocabulary.from_merges(merges, ()).ids
+    special = added or {END_OF_TEXT: len(ids)}
+    if table:
+        shown = {token: show(token) for token in ids}
+        if absent := [text for text in shown.values() if text not in table]:
+            raise _contradiction(where, f"vocab.json lacks {absent[0]!r}, which a merge makes")
+        ids = {token: table[text] for token, text in shown.items()}
+        rest = table.keys() - set(shown.values())
+        declared = {*added, *(settings[role] for role in _ROLES if role in settings)}
+        if strange := sorted(name for name in rest - declared if not _looks_special(name)):
+            raise _contradiction(
+                where, f"no merge makes {strange[0]!r} of vocab.json, and no file calls it special"
+            )
+        special = {name: table[name] for name in sorted(rest, key=lambda n: str(table[n]))} | added
+
+    all_ids = [*ids.values(), *special.values()]
+    if wrong := [i for i in all_ids if type(i) is not int or not 0 <= i < 1 << 31]:
+        raise _contradiction(where, f"{wrong[0]!r} is no id, which is a whole number from 0")
+    if len(set(all_ids)) < len(all_ids):
+        raise _contradiction(where, "two tokens have the same id")
+    learned = [ids[left + right] for left, right in merges]
+    if learned != sorted(learned):
+        raise _contradiction(where, "the ids in vocab.json do not rise in the order of merges.txt")
+    special = dict(sorted(special.items(), key=lambda item: item[1]))
+    return Vocabulary(merges, ids, special, settings)
+
+
+def _contradiction(where: str, what: str) -> TokenizerError:
+    return TokenizerError(
+        f"the tokenizer of {where!r} is damaged, or its files are of different ones: {what}"
+    )
+
+
+def _looks_special(name: str) -> bool:
+    return len(name) > 2 and name[0] + name[-1] in ("<>", "[]")
+
+
+def _unwrapped(setting: Any) -> Any:
+    """The text of a special token, which some files wrap into an object."""
+    return setting["content"] if isinstance(setting, dict) and "content" in setting else setting
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(f"{path} cannot be read as UTF-8 text ({error})") from None
+
+
+def _json(path: Path) -> dict:
+    try:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise TokenizerError(f"{path} is not JSON ({error}); is it damaged?") from None
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} holds no JSON object; is it damaged?")
+    return content
+
+
+def _optional_json(source: Source, filename: str) -> dict:
+    path = source.file(filename, optional=True)
+    return {} if path is None else _json(path)
+
+
+@contextmanager
+def _written_aside(folder: Path) -> Generator[Path, None, None]:
+    """A scratch folder whose files move into ``folder`` when the block ends, or vanish."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
+            yield Path(scratch)
+            for path in Path(scratch).iterdir():
+                with path.open("r+b") as file:
+                    os.fsync(file.fileno())  # or a power cut could leave a name without content
+            for path in sorted(Path(scratch).iterdir()):
+                path.replace(folder / path.name)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror or error}; choose a folder you may write to"
+        ) from error
+    finally:
+        for path in made:  # what we made and did not fill
+            try:
+                path.rmdir()
+            except OSError:
+                break
