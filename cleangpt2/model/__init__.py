@@ -1,0 +1,1 @@
+"""GPT-2 itself: its shape, its layers, its cache, and its files."""

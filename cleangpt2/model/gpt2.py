@@ -1,0 +1,242 @@
+"""GPT-2: the decoder-only Transformer of Radford et al. (2019).
+
+Token and position embeddings, L pre-norm blocks of attention and MLP on a residual stream, a
+final layer norm, and an output layer that shares the token embedding.
+
+Letters: B batch, T tokens, C = n_embd, H = n_head, L = n_layer, V = vocab_size.
+"""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cleangpt2.errors import ContextLengthError, InputError
+from cleangpt2.model.attention import CausalSelfAttention
+from cleangpt2.model.cache import KVCache, LayerCache
+from cleangpt2.model.config import GPT2Config
+from cleangpt2.model.trace import Trace, recording
+
+# Modules, not functions, so that `print(model)` names the nonlinearity.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu_new": partial(nn.GELU, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(nn.GELU, approximate="tanh"),
+    "gelu_fast": partial(nn.GELU, approximate="tanh"),
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+Ids = Sequence[int] | Sequence[Sequence[int]] | Tensor
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between, on each token alone."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, config.mlp_width)
+        self.c_proj = nn.Linear(config.mlp_width, config.n_embd)
+        self.act = ACTIVATIONS[config.activation_function]()
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """What the MLP adds to the residual stream."""
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+
+
+class Block(nn.Module):
+    """Attention, then MLP; each reads a normalised stream and adds to the raw one."""
+
+    def __init__(self, config: GPT2Config, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = CausalSelfAttention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], cache: LayerCache | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """The residual stream after this block."""
+        x = x + self.attn(self.ln_1(x), cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT2(nn.Module):
+    """The language model: token ids in, logits of the next token out."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        self.drop = nn.Dropout(config.embd_pdrop)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.lm_head = (
+            None
+            if config.tie_word_embeddings
+            else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        )
+        if not self.wte.weight.is_meta:
+            self.initialise()
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights as GPT-2 did: N(0, 0.02), residual projections / sqrt(2 L)."""
+        std = self.config.initializer_range
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif ".ln_" in name or name.startswith("ln_f"):
+                parameter.fill_(1.0)
+            else:
+                # Each block adds twice to the stream; this keeps its variance from growing with L.
+                residual = name.endswith("c_proj.weight")
+                scale = 1 / math.sqrt(2 * self.config.n_layer) if residual else 1.0
+                parameter.normal_(0.0, std * scale, generator=generator)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.wte.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' data type."""
+        return self.wte.weight.dtype
+
+    @property
+    def output_weight(self) -> Float[Tensor, "V C"]:
+        """Rows that the final stream is compared with; the token embedding unless untied."""
+        return self.wte.weight if self.lm_head is None else self.lm_head.weight
+
+    def forward(self, ids: Ids, cache: KVCache | None = None) -> Tensor:
+        """Logits of the token after each token: (T,) -> (T, V) and (B, T) -> (B, T, V).
+
+        Args:
+            ids: Token ids as lists or as a tensor; moved to the model's device.
+            cache: Past keys and values, extended in place. The ids continue them.
+
+        Raises:
+            InputError: Ids that are not integers, empty, of another rank, or out of range.
+            ContextLengthError: More tokens than the context holds.
+        """
+        ids = self.check(ids)
+        logits = self.logits(self.hidden(torch.atleast_2d(ids), cache))
+        return logits if ids.dim() == 2 else logits[0]
+
+    def hidden(
+        self, ids: Int[Tensor, "B T"], cache: KVCache | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """The residual stream after ``ln_f``; `ids` must be checked and on the model's device.
+
+        Trainers and samplers use this to compute logits only where they need them.
+        """
+        if cache is None:
+            if ids.size(1) > self.config.n_positions:
+                raise ContextLengthError(
+                    f"{ids.size(1)} tokens do not fit in the model's context of "
+                    f"{self.config.n_positions}: shorten the input"
+                )
+            positions = torch.arange(ids.size(1), device=ids.device)
+        elif ids.size(0) != cache.B:
+            raise InputError(
+                f"{ids.size(0)} rows of ids for a cache of {cache.B} sequences: "
+                "give one row for each sequence"
+            )
+        else:
+            positions = cache.begin(ids.size(1))
+        x = self.drop(self.wte(ids) + self.wpe(positions))
+        for layer, block in enumerate(self.h):
+            x = block(x, None if cache is None else cache.layers[layer])
+        return self.ln_f(x)
+
+    def logits(self, x: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch V"]:
+        """The output layer."""
+        return F.linear(x, self.output_weight)
+
+    @contextmanager
+    def evaluating(self) -> Generator[None, None, None]:
+        """Within it dropout is off; the mode that was set comes back after."""
+        training = self.training
+        if training:
+            self.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.train()
+
+    @torch.no_grad()
+    def trace(self, ids: Ids) -> Trace:
+        """Run the model and keep every residual stream and attention map.
+
+        Costs a second pass over queries and keys, and T * T numbers for each head.
+        """
+        ids = self.check(ids)
+        blocks = {f"h.{layer}": block for layer, block in enumerate(self.h)}
+        streams = {"embed": self.drop, **blocks, "ln_f": self.ln_f}
+        attention = {name: block.get_submodule("attn") for name, block in blocks.items()}
+        with self.evaluating(), recording(streams, attention) as (hidden, maps):
+            logits = self(torch.atleast_2d(ids))
+        trace = Trace(logits=logits, hidden=hidden, attention=maps)
+        return trace if ids.dim() == 2 else trace.without_batch()
+
+    def check(self, ids: Ids) -> Int[Tensor, "*batch T"]:
+        """Ids as a tensor on the model's device, or an error that says what is wrong with them."""
+        if not isinstance(ids, Tensor):
+            try:
+                ids = torch.tensor(ids)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"ids cannot be made a tensor ({error}): give integers, and rows of one length"
+                ) from None
+        if ids.dim() not in (1, 2) or ids.numel() == 0:
+            raise InputError(f"ids of shape {tuple(ids.shape)}: give (T,) or (B, T), not empty")
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise InputError(f"ids are {ids.dtype}: give integers, as Tokenizer.encode returns")
+        if ids.is_meta:
+            raise InputError("ids are on the meta device, which holds no numbers: make them on cpu")
+        ids = ids.long()  # token files are uint16, of which PyTorch takes no minimum
+        low, high = (int(bound) for bound in ids.aminmax())
+        if low < 0 or high >= self.config.vocab_size:
+            wrong = low if low < 0 else high
+            raise InputError(
+                f"id {wrong} is outside this model's vocabulary, 0 to "
+                f"{self.config.vocab_size - 1}: was the text encoded with another tokenizer?"
+            )
+        return ids.to(self.device)
+
+    def __repr__(self) -> str:
+        """As PyTorch prints a module, with the output layer shown where it is ``wte`` too."""
+        text = super().__repr__()
+        if self.lm_head is not None:
+            return text
+        V, C = self.output_weight.shape
+        head = f"(lm_head): Linear(in_features={C}, out_features={V}, bias=False), tied to wte"
+        return f"{text.removesuffix(')')}  {head}\n)"
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, device: str = "auto", dtype: str = "auto"
+    ) -> "GPT2":
+        """Load weights by name, hub id or folder; see ``pretrained.load_model``."""
+        from cleangpt2.model.pretrained import load_model
+
+        return load_model(name, device=device, dtype=dtype)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that transformers opens; see ``pretrained.save_model``."""
+        from cleangpt2.model.pretrained import save_model
+
+        save_model(self, folder)

@@ -1,0 +1,187 @@
+"""What a model is made of: shapes, parameters of each part, memory.
+
+Nothing here reads weights but `weight_differences`. Counts come from a model without memory
+(the meta device), so they are those of the code that runs; for a folder the headers of its
+weight files confirm them. torch is imported when counting starts, so that the command line can
+import the types for nothing.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cleangpt2.hub import ALIASES, Source, locate
+from cleangpt2.model.config import SIZES, GPT2Config
+
+PARTS = ("token embedding", "position embedding", "attention", "MLP", "layer norms", "output")
+"""The parts of a GPT-2, in the order the data meets them."""
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+"""Bytes of one number; float16 takes as many as bfloat16."""
+
+_ADAMW_NUMBERS = 4  # the weight, its gradient and two moments
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """The weight files of a model on this machine."""
+
+    files: tuple[str, ...]
+    bytes: int
+    dtypes: tuple[str, ...]
+    tensors: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """The figures of one model."""
+
+    name: str
+    origin: str
+    """Where the figures come from, in words."""
+    config: GPT2Config
+    parameters: dict[str, int]
+    """Part -> number of parameters; a tied output has none of its own."""
+    stored: Stored | None
+    """Its weights, where they are on this machine."""
+
+    @property
+    def total(self) -> int:
+        """Parameters of the whole model."""
+        return sum(self.parameters.values())
+
+    def shapes(self) -> dict[str, str]:
+        """Part -> its shapes in words; the biases go without saying."""
+        c = self.config
+        C, L = f"{c.n_embd:,}", f"{c.n_layer:,}"
+        tied = "tied to the token embedding"
+        return {
+            "token embedding": f"{c.vocab_size:,} x {C}",
+            "position embedding": f"{c.n_positions:,} x {C}",
+            "attention": f"{L} x ({C} -> {3 * c.n_embd:,}, {C} -> {C})",
+            "MLP": f"{L} x ({C} -> {c.mlp_width:,} -> {C})",
+            "layer norms": f"{2 * c.n_layer + 1:,} x {C}",
+            "output": tied if c.tie_word_embeddings else f"{C} -> {c.vocab_size:,}",
+        }
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """What -> data type -> bytes. Activations come on top of it."""
+        per_token = 2 * self.config.n_layer * self.config.n_embd  # a key and a value a layer
+        halves = {dtype: BYTES[dtype] for dtype in ("float32", "bfloat16")}
+        return {
+            "weights": {dtype: self.total * size for dtype, size in BYTES.items()},
+            "cache, one token": {dtype: per_token * size for dtype, size in halves.items()},
+            "cache, full context": {
+                dtype: per_token * size * self.config.n_positions for dtype, size in halves.items()
+            },
+            "training with AdamW": {"float32": self.total * _ADAMW_NUMBERS * BYTES["float32"]},
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "name": self.name,
+            "origin": self.origin,
+            "config": self.config.to_dict(),
+            "parameters": self.parameters | {"total": self.total},
+            "memory_bytes": self.memory(),
+            "stored": None if self.stored is None else asdict(self.stored),
+        }
+
+
+def summarise(name: str | Path) -> Summary:
+    """The figures of a model, by name, hub id or folder.
+
+    The published sizes need no file at all; another hub id that is not on this machine costs the
+    download of its ``config.json``.
+
+    Raises:
+        ModelNotFoundError: No such model.
+        OfflineError: ``config.json`` has to be downloaded and the hub cannot be reached.
+        CheckpointError: Weight files that are damaged or that do not fit ``config.json``.
+    """
+    source = locate(name)  # before torch: a misspelt name should not cost its import
+    from cleangpt2.model.pretrained import outline, read_config
+
+    published = _published_size(source)
+    if path := source.local("config.json"):
+        config, origin = read_config(path), f"{path}"
+    elif published:
+        config, origin = SIZES[published], "the table of published sizes"
+    else:
+        config, origin = read_config(source.file("config.json")), "config.json on the hub"
+    stored = _stored(source, config)
+    origin += " and the headers of the weight files" if stored else "; no weights on this machine"
+    parts = Counter(dict.fromkeys(PARTS, 0))
+    for parameter_name, parameter in outline(config).named_parameters():
+        parts[part_of(parameter_name)] += parameter.numel()
+    return Summary(
+        name=source.name, origin=origin, config=config, parameters=dict(parts), stored=stored
+    )
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter belongs to.
+
+    >>> part_of("h.3.attn.c_proj.bias"), part_of("h.3.ln_2.weight"), part_of("wte.weight")
+    ('attention', 'layer norms', 'token embedding')
+    """
+    if name.startswith("h."):
+        room = name.split(".")[2]
+        return {"attn": "attention", "mlp": "MLP"}.get(room, "layer norms")
+    return {
+        "wte": "token embedding",
+        "wpe": "position embedding",
+        "ln_f": "layer norms",
+        "lm_head": "output",
+    }[name.split(".")[0]]
+
+
+def weight_differences(name: str | Path, other: str | Path) -> dict[str, float | None] | None:
+    """Part -> largest difference between two models' weights, ``None`` where shapes differ.
+
+    Reads both models tensor by tensor. ``None`` in all if either has no weights on this machine.
+    """
+    from cleangpt2.model.pretrained import match, read_config
+    from cleangpt2.model.weights import open_weights, weight_files
+
+    sources = locate(name), locate(other)
+    files = [weight_files(source, local=True) for source in sources]
+    if not all(files):
+        return None
+    configs = [read_config(source.file("config.json")) for source in sources]
+    with open_weights(files[0]) as first, open_weights(files[1]) as second:
+        ours = match(first, configs[0], sources[0].name)
+        theirs = match(second, configs[1], sources[1].name)
+        largest: dict[str, float | None] = {}
+        for key in sorted(ours.keys() | theirs.keys()):
+            part = part_of(key)
+            if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape:
+                largest[part] = None
+            elif (so_far := largest.get(part, 0.0)) is not None:
+                gap = (ours[key].read().float() - theirs[key].read().float()).abs().max()
+                largest[part] = max(so_far, float(gap))
+    return {part: largest[part] for part in PARTS if part in largest}
+
+
+def _published_size(source: Source) -> str | None:
+    return next((size for size, repo in ALIASES.items() if repo == source.repo), None)
+
+
+def _stored(source: Source, config: GPT2Config) -> Stored | None:
+    from cleangpt2.model.pretrained import match
+    from cleangpt2.model.weights import open_weights, weight_files
+
+    files = weight_files(source, local=True)
+    if not files:
+        return None
+    with open_weights(files) as tensors:
+        match(tensors, config, source.name)
+        dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+        return Stored(
+            files=tuple(path.name for path in files),
+            bytes=sum(path.stat().st_size for path in files),
+            dtypes=tuple(sorted(dtypes)),
+            tensors=len(tensors),
+        )
