@@ -1,0 +1,1 @@
+"""Texts to tokens to batches: what a training step reads."""

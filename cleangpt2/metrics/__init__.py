@@ -1,0 +1,1 @@
+"""Pure functions that turn losses and texts into the figures a report shows."""

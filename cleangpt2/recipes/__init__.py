@@ -1,0 +1,1 @@
+"""Named training runs as Python functions: how the bundled models were made."""

@@ -1,0 +1,99 @@
+"""The folder of a run: whose it is, and whether this call may go on in it.
+
+``config.json`` names the run; a folder of another run, or of one that is finished, is refused, so
+that no result is ever overwritten by accident.
+"""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+from cleangpt2.errors import ConfigError, TrainingError
+from cleangpt2.files import written_aside
+from cleangpt2.model.config import GPT2Config
+from cleangpt2.training.config import PretrainConfig
+
+# What a run writes; nothing else in its folder is ever removed.
+CONFIG, METRICS, CHECKPOINTS, MODEL = "config.json", "metrics.jsonl", "checkpoints", "model"
+
+# Settings that may differ when a run is taken up again.
+MAY_CHANGE = {"steps", "decay", "eval_every", "save_every"}
+
+
+def check_owner(folder: Path, model: GPT2Config, training: PretrainConfig) -> PretrainConfig:
+    """The settings with which `folder` was trained so far; `training` where it is new.
+
+    Raises:
+        ConfigError: The folder is of another run.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        return training
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        before = PretrainConfig(**there["training"])
+        changed = [
+            f"{key} was {there[part].get(key)!r}, now {value!r}"
+            for part, values in _settings(model, training).items()
+            for key, value in values.items()
+            if there[part].get(key) != value and key not in MAY_CHANGE
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{path} is not of a pretraining run: give another folder") from None
+    if changed:
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({'; '.join(changed)}): "
+            "give another folder, the old settings to go on, or --fresh to start anew"
+        )
+    return before
+
+
+def check_resume(folder: Path, before: PretrainConfig, now: PretrainConfig, step: int) -> None:
+    """Refuse to go on at `step` if the run is over or its past would have been another.
+
+    Raises:
+        TrainingError: All steps are done and the model is written.
+        ConfigError: The new settings change the learning rate of steps already taken.
+    """
+    if step >= now.steps and (folder / MODEL).exists():
+        raise TrainingError(
+            f"the run in {folder} is finished after {step} steps, its model is in "
+            f"{folder / MODEL}: give another folder, or --fresh to start anew"
+        )
+    if any(before.lr_scale(past) != now.lr_scale(past) for past in range(step)):
+        raise ConfigError(
+            f"{folder} has trained {step} steps, some of them in the decay that {before.steps} "
+            f"steps call for: it cannot become a run of {now.steps}; give another folder"
+        )
+
+
+def claim(folder: Path, model: GPT2Config, training: PretrainConfig) -> None:
+    """Create the folder and write whose it is.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with written_aside(folder) as scratch:
+        text = json.dumps(_settings(model, training), indent=2)
+        (scratch / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def remove(folder: Path) -> None:
+    """Delete what a run has written in `folder`.
+
+    Raises:
+        ConfigError: The folder holds something else and no run.
+    """
+    if not (folder / CONFIG).exists():
+        return
+    if not (folder / METRICS).exists():
+        raise ConfigError(f"{folder} holds no run, nothing is removed: give another folder")
+    for name in (METRICS, CONFIG):
+        (folder / name).unlink()
+    for name in (CHECKPOINTS, MODEL):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _settings(model: GPT2Config, training: PretrainConfig) -> dict[str, dict]:
+    return {"model": model.to_dict(), "training": dataclasses.asdict(training)}
