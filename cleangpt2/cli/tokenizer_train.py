@@ -1,0 +1,74 @@
+"""``cleangpt2 tokenizer train``: learn a vocabulary from text files."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from cleangpt2.cli import terminal
+from cleangpt2.cli.tokenize import describe
+from cleangpt2.errors import DataError, OutputError
+
+EXAMPLE = """
+    cleangpt2 tokenizer train stories.jsonl.gz --vocab-size 4096 --out my-vocabulary
+    cleangpt2 tokenize "Once upon a time" --model my-vocabulary
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """From which texts, how many tokens, and where to put them."""
+
+    files: tyro.conf.Positional[tuple[Path, ...]]
+    """Text files, or .jsonl with a "text" in each line; .gz is unpacked."""
+    out: Path
+    """Folder for merges.txt, vocab.json and tokenizer_config.json."""
+    vocab_size: int = 4096
+    """How many ids: 256 bytes, the merges, and the special tokens."""
+    special_tokens: tuple[str, ...] = ("<|endoftext|>",)
+    """Tokens that no text contains; they get the last ids."""
+    overwrite: bool = False
+    """Replace the vocabulary in the folder; models that were trained with it need it, though."""
+
+
+def run(options: Options) -> None:
+    """Read the files, learn the merges, save them and sum up."""
+    from tqdm import tqdm
+
+    from cleangpt2.tokenizer import Tokenizer
+    from cleangpt2.tokenizer.texts import read_texts
+
+    if (options.out / "merges.txt").exists() and not options.overwrite:
+        raise OutputError(
+            f"{options.out} holds a vocabulary; choose another folder or add --overwrite"
+        )
+    _check_writable(options.out)
+    started = time.perf_counter()
+    texts = [text for path in options.files for text in read_texts(path) if text]
+    if not texts:
+        raise DataError(f"no text in {', '.join(map(str, options.files)) or 'no files'}")
+    n_bytes = sum(len(text.encode("utf-8", errors="replace")) for text in texts)
+    print(f"{len(texts):,} texts, {n_bytes / 1e6:.1f} MB", file=sys.stderr)
+
+    n_merges = max(0, options.vocab_size - 256 - len(options.special_tokens))
+    with tqdm(total=n_merges, unit="merge", disable=None, leave=False) as bar:
+        tokenizer = Tokenizer.train(
+            texts, options.vocab_size, options.special_tokens, progress=lambda _: bar.update()
+        )
+    tokenizer.save(options.out)
+    seconds = time.perf_counter() - started
+    n_tokens = sum(map(len, tokenizer.encode_batch(texts)))
+    print(describe(tokenizer))
+    print(f"{n_bytes / n_tokens:.2f} bytes per token on these texts")
+    print(terminal.paint(f"saved in {options.out} after {seconds:.1f} s", "dim"))
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse, before the work, a folder that could not be made or written after it."""
+    folder = folder.expanduser().absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise OutputError(f"cannot write to {folder}: {nearest} is no folder you may write to")
