@@ -54,9 +54,9 @@ def run(options: Options) -> None:
 
     from cleangpt2 import device
     from cleangpt2.data.batches import pack
-    from cleangpt2.data.corpus import read_all
     from cleangpt2.model.config import GPT2Config
     from cleangpt2.model.pretrained import save_model
+    from cleangpt2.texts import read_all
     from cleangpt2.tokenizer import Tokenizer
     from cleangpt2.training.pretrain import pretrain
     from cleangpt2.training.runfolder import MODEL

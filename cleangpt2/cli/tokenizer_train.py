@@ -38,8 +38,8 @@ def run(options: Options) -> None:
     """Read the files, learn the merges, save them and sum up."""
     from tqdm import tqdm
 
+    from cleangpt2.texts import read_texts
     from cleangpt2.tokenizer import Tokenizer
-    from cleangpt2.tokenizer.texts import read_texts
 
     if (options.out / "merges.txt").exists() and not options.overwrite:
         raise OutputError(

@@ -20,10 +20,10 @@ import torch
 
 from cleangpt2.completion import generate
 from cleangpt2.data.batches import pack
-from cleangpt2.data.corpus import read_all
 from cleangpt2.model.config import GPT2Config
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.model.pretrained import save_model
+from cleangpt2.texts import read_all
 from cleangpt2.tokenizer import Tokenizer
 from cleangpt2.training.config import PretrainConfig
 from cleangpt2.training.pretrain import pretrain

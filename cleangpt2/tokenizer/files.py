@@ -9,14 +9,11 @@ one, is read as well.
 """
 
 import json
-import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from cleangpt2.errors import OutputError, TokenizerError
+from cleangpt2.files import written_aside
 from cleangpt2.hub import ALIASES, Source
 from cleangpt2.tokenizer.bpe import Merge
 from cleangpt2.tokenizer.vocabulary import (
@@ -103,7 +100,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
             f"{folder} holds a tokenizer.json, which other libraries would read instead of the "
             "new files; remove it or choose another folder"
         )
-    with _written_aside(folder) as scratch:
+    with written_aside(folder) as scratch:
         for name, content in contents.items():
             (scratch / name).write_text(content, encoding="utf-8", newline="\n")
 
@@ -191,28 +188,3 @@ def _json(path: Path) -> dict:
 def _optional_json(source: Source, filename: str) -> dict:
     path = source.file(filename, optional=True)
     return {} if path is None else _json(path)
-
-
-@contextmanager
-def _written_aside(folder: Path) -> Generator[Path, None, None]:
-    """A scratch folder whose files move into ``folder`` when the block ends, or vanish."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".saving-", dir=folder) as scratch:
-            yield Path(scratch)
-            for path in Path(scratch).iterdir():
-                with path.open("r+b") as file:
-                    os.fsync(file.fileno())  # or a power cut could leave a name without content
-            for path in sorted(Path(scratch).iterdir()):
-                path.replace(folder / path.name)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror or error}; choose a folder you may write to"
-        ) from error
-    finally:
-        for path in made:  # what we made and did not fill
-            try:
-                path.rmdir()
-            except OSError:
-                break

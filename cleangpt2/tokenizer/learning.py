@@ -6,8 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 from cleangpt2.errors import TokenizerError
+from cleangpt2.texts import read_texts
 from cleangpt2.tokenizer import bpe
-from cleangpt2.tokenizer.texts import read_texts
 from cleangpt2.tokenizer.vocabulary import Vocabulary
 
 _BULK = 1 << 22  # characters from which gigatoken pays: it starts slowly

@@ -246,7 +246,7 @@ def test_a_save_that_fails_half_way_leaves_nothing(tokenizer, tmp_path, monkeypa
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cleangpt2.tokenizer.files.os.fsync", full_disk)
+    monkeypatch.setattr("cleangpt2.files.os.fsync", full_disk)
     with pytest.raises(OutputError, match="No space left on device"):
         tokenizer.save(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
@@ -258,7 +258,7 @@ def test_a_save_that_fails_leaves_the_old_vocabulary(tokenizer, folder, monkeypa
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cleangpt2.tokenizer.files.os.fsync", full_disk)
+    monkeypatch.setattr("cleangpt2.files.os.fsync", full_disk)
     with pytest.raises(OutputError):
         tokenizer.add_special_tokens("<|new|>").save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

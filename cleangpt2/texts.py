@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cleangpt2.errors import DataError
@@ -36,6 +36,18 @@ def read_texts(path: str | Path, *, key: str = "text") -> Iterator[str]:
         ) from None
     except (UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from None
+
+
+def read_all(paths: Sequence[str | Path], *, key: str = "text") -> list[str]:
+    """The documents of all `paths`, less the empty ones.
+
+    Raises:
+        DataError: A file cannot be read, or there is no document at all.
+    """
+    texts = [text for path in paths for text in read_texts(path, key=key) if text.strip()]
+    if not texts:
+        raise DataError(f"no text in {', '.join(map(str, paths)) or 'an empty list of files'}")
+    return texts
 
 
 def _document(line: str, key: str, where: str) -> str:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cleangpt2.errors import DataError
-from cleangpt2.tokenizer.texts import read_texts
+from cleangpt2.texts import read_all, read_texts
 
 ROWS = [{"text": "one"}, {"text": "zwei é\n", "id": 2}]
 JSONL = "\n".join(json.dumps(row) for row in ROWS) + "\n\n"
@@ -58,3 +58,17 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 def test_another_key_can_hold_the_text(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"story": "s"}', encoding="utf-8")
     assert list(read_texts(tmp_path / "a.jsonl", key="story")) == ["s"]
+
+
+def test_the_texts_of_several_files_less_the_empty_ones(tmp_path):
+    (tmp_path / "a.txt").write_text("one", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": " "}\n{"text": "two"}', encoding="utf-8")
+    assert read_all([tmp_path / "a.txt", tmp_path / "b.jsonl"]) == ["one", "two"]
+
+
+def test_a_corpus_without_text_is_refused(tmp_path):
+    (tmp_path / "empty.txt").write_text("  ", encoding="utf-8")
+    with pytest.raises(DataError, match=r"no text in .*empty\.txt"):
+        read_all([tmp_path / "empty.txt"])
+    with pytest.raises(DataError, match="empty list"):
+        read_all([])
