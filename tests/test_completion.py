@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cleangpt2.completion import Completion, _Reader, generate, stream, stream_all
@@ -228,6 +228,8 @@ def cut(text, stops):
     return text[: min(ends)[1]] if ends else text
 
 
+@example(SPLITS.encode("abc"), ["abc", "b"])  # one token; "b" is complete before "abc" is
+@example(SPLITS.encode("abc"), ["bc", "abc"])
 @given(st.lists(st.sampled_from(IDS), max_size=14), STOPS)
 def test_a_reader_stops_where_the_whole_text_does(ids, stops):
     pieces, reader, _ = read(ids, stops)

@@ -41,7 +41,7 @@ TRAINING = {
         steps=3200, batch_size=8, context=512, lr=2e-3, muon_lr=5e-3, precision="bf16"
     ),
     "tiny": PretrainConfig(
-        steps=2000, batch_size=8, context=512, lr=4e-3, muon_lr=1e-2, precision="bf16"
+        steps=1500, batch_size=8, context=512, lr=4e-3, muon_lr=1e-2, precision="bf16"
     ),
 }
 

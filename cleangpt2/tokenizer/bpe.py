@@ -3,7 +3,8 @@
 The tokenizer of GPT-2 (Radford et al., 2019, section 2.2): the subword algorithm of Sennrich et
 al. (2016), started from the 256 bytes instead of from characters, so that no text is ever out
 of vocabulary. ``Tokenizer`` does the same work through tiktoken;
-``tests/tokenizer/test_bpe.py`` holds the two equal.
+``tests/tokenizer/test_bpe.py`` holds the two equal, but for the few characters that only the
+newer Unicode tables of the ``regex`` module know to be letters.
 
 Training counts neighbours and glues the most frequent pair, again and again:
 
