@@ -39,3 +39,18 @@ def written_aside(folder: Path) -> Generator[Path, None, None]:
                 path.rmdir()
             except OSError:
                 break
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse, before long work, a folder that could not be made or written after it.
+
+    Raises:
+        OutputError: It is a file, or the nearest folder that exists cannot be written.
+    """
+    folder = folder.expanduser().absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise OutputError(
+            f"cannot write to {folder}: {nearest} is no folder that you may write to; "
+            "choose another"
+        )

@@ -34,8 +34,8 @@ class Options:
     """Bundled model (story, tiny), published size (gpt2, gpt2-xl, ...), hub id, or folder."""
     num_samples: int = 1
     """How many continuations."""
-    stop: tuple[str, ...] = ()
-    """Texts that end a continuation; they are not printed."""
+    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A text that ends a continuation and is not printed; may be given several times."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = SamplingConfig(
         temperature=0.8, top_k=50
     )

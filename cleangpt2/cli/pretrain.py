@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from cleangpt2.errors import ConfigError
+from cleangpt2.files import check_writable
 from cleangpt2.training.config import PretrainConfig
 
 EXAMPLE = """
@@ -54,28 +55,24 @@ def run(options: Options) -> None:
 
     from cleangpt2 import device
     from cleangpt2.data.batches import pack
-    from cleangpt2.model.config import GPT2Config
     from cleangpt2.model.pretrained import save_model
     from cleangpt2.texts import read_all
     from cleangpt2.tokenizer import Tokenizer
     from cleangpt2.training.pretrain import pretrain
     from cleangpt2.training.runfolder import MODEL
+    from cleangpt2.training.shape import new_model
     from cleangpt2.training.validation import held_out_bits_per_byte
 
+    check_writable(options.out)
     chosen = device.choose(options.device)
     tokenizer = Tokenizer.from_pretrained(options.tokenizer)
-    model_config = GPT2Config(
-        vocab_size=tokenizer.vocab_size,
-        n_positions=options.n_positions,
-        n_embd=options.n_embd,
+    model_config = new_model(
+        tokenizer,
         n_layer=options.n_layer,
         n_head=options.n_head,
-        resid_pdrop=options.dropout,
-        embd_pdrop=options.dropout,
-        attn_pdrop=0.0,
-        bos_token_id=tokenizer.eos_id,
-        eos_token_id=tokenizer.eos_id,
-        pad_token_id=tokenizer.pad_id,
+        n_embd=options.n_embd,
+        n_positions=options.n_positions,
+        dropout=options.dropout,
     )
     held_out = read_all([options.validation]) if options.validation else []
     tokens = pack(read_all(options.files), tokenizer)

@@ -28,6 +28,7 @@ from cleangpt2.tokenizer import Tokenizer
 from cleangpt2.training.config import PretrainConfig
 from cleangpt2.training.pretrain import pretrain
 from cleangpt2.training.runfolder import METRICS, MODEL
+from cleangpt2.training.shape import new_model
 from cleangpt2.training.validation import held_out_bits_per_byte
 
 VOCAB_SIZE = 4096
@@ -47,25 +48,9 @@ TRAINING = {
 
 
 def model_config(size: str, tokenizer: Tokenizer) -> GPT2Config:
-    """The shape of "story" or "tiny".
-
-    No dropout: the corpus is seen a handful of times, and attention dropout would cost CPUs their
-    fused kernel.
-    """
+    """The shape of "story" or "tiny"; no dropout, for the corpus is seen a handful of times."""
     n_layer, n_head, n_embd = SHAPES[size]
-    return GPT2Config(
-        vocab_size=tokenizer.vocab_size,
-        n_positions=512,
-        n_embd=n_embd,
-        n_layer=n_layer,
-        n_head=n_head,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        bos_token_id=tokenizer.eos_id,
-        eos_token_id=tokenizer.eos_id,
-        pad_token_id=tokenizer.pad_id,
-    )
+    return new_model(tokenizer, n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=512)
 
 
 def train(size: str, data: Path, out: Path, config: PretrainConfig) -> Path:

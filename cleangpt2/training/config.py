@@ -1,5 +1,6 @@
 """Settings of a pretraining run; no torch, so that ``--help`` is quick."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,15 +46,23 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "context", "eval_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("lr", "muon_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
-        if not 0 <= self.decay <= 1:
-            raise ConfigError(f"decay is {self.decay}; it is a share of the steps, 0 to 1")
-        if self.warmup < 0:
-            raise ConfigError(f"warmup is {self.warmup}; it cannot be negative")
+            value = getattr(self, name)
+            self._check(name, math.isfinite(value) and value > 0, "a positive number")
+        for name in ("weight_decay", "warmup"):
+            value = getattr(self, name)
+            self._check(name, math.isfinite(value) and value >= 0, "0 or more")
+        for name in ("beta1", "beta2"):
+            self._check(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        self._check("decay", 0 <= self.decay <= 1, "a share of the steps, 0 to 1")
+        self._check("seed", 0 <= self.seed < 1 << 63, "in 0 to 2**63 - 1")
+        for name, known in (("optimizer", ("muon", "adamw")), ("precision", ("fp32", "bf16"))):
+            self._check(name, getattr(self, name) in known, " or ".join(known))
+
+    def _check(self, name: str, fits: bool, allowed: str) -> None:
+        if not fits:
+            raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {allowed}")
 
     @property
     def tokens(self) -> int:

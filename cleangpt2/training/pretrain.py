@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from cleangpt2.data.batches import Batches
 from cleangpt2.errors import ConfigError, TrainingError
+from cleangpt2.files import check_writable
 from cleangpt2.model.config import GPT2Config
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.training import checkpoint, runfolder
@@ -54,12 +55,13 @@ def pretrain(
         )
     batches = Batches(tokens, B=config.batch_size, T=config.context, seed=config.seed)
     folder = Path(folder)
-    if fresh:
-        runfolder.remove(folder)
-    before = runfolder.check_owner(folder, model_config, config)
+    check_writable(folder)
     torch.manual_seed(config.seed)
     model = GPT2(model_config).to(device).train()
     opts = optimizers(model, config)
+    if fresh:  # only now that the new run can begin
+        runfolder.remove(folder)
+    before = runfolder.check_owner(folder, model_config, config)
 
     start = 0
     if (state := checkpoint.newest(folder / runfolder.CHECKPOINTS)) is not None:
@@ -89,8 +91,8 @@ def pretrain(
             norm = clip(model, config.clip)
             if not (torch.isfinite(loss) and np.isfinite(norm)):
                 raise TrainingError(
-                    f"loss {loss.item()} and gradient norm {norm} at step {step}: lower lr; "
-                    f"the last checkpoint in {folder} is intact"
+                    f"loss {loss.item()} and gradient norm {norm} at step {step}: lower lr and "
+                    f"start anew with --fresh; checkpoints in {folder} hold only finite weights"
                 )
             for optimizer in opts:
                 optimizer.step()

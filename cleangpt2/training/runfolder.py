@@ -22,31 +22,26 @@ MAY_CHANGE = {"steps", "decay", "eval_every", "save_every"}
 
 
 def check_owner(folder: Path, model: GPT2Config, training: PretrainConfig) -> PretrainConfig:
-    """The settings with which `folder` was trained so far; `training` where it is new.
+    """The settings with which `folder` was trained so far; `training` where nothing was.
 
     Raises:
         ConfigError: The folder is of another run.
     """
-    path = folder / CONFIG
-    if not path.exists():
-        return training
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        before = PretrainConfig(**there["training"])
-        changed = [
-            f"{key} was {there[part].get(key)!r}, now {value!r}"
-            for part, values in _settings(model, training).items()
-            for key, value in values.items()
-            if there[part].get(key) != value and key not in MAY_CHANGE
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{path} is not of a pretraining run: give another folder") from None
+    there = _read(folder)
+    if there is None or not any((folder / name).exists() for name in (CHECKPOINTS, MODEL)):
+        return training  # a run that stopped before its first checkpoint binds nobody
+    changed = [
+        f"{key} was {there[part].get(key)!r}, now {value!r}"
+        for part, values in _settings(model, training).items()
+        for key, value in values.items()
+        if there[part].get(key) != value and key not in MAY_CHANGE
+    ]
     if changed:
         raise ConfigError(
             f"{folder} holds a run with other settings ({'; '.join(changed)}): "
             "give another folder, the old settings to go on, or --fresh to start anew"
         )
-    return before
+    return PretrainConfig(**there["training"])
 
 
 def check_resume(folder: Path, before: PretrainConfig, now: PretrainConfig, step: int) -> None:
@@ -80,19 +75,32 @@ def claim(folder: Path, model: GPT2Config, training: PretrainConfig) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete what a run has written in `folder`.
+    """Delete what a run has written in `folder`, and nothing else there.
 
     Raises:
-        ConfigError: The folder holds something else and no run.
+        ConfigError: The folder holds the ``config.json`` of something else.
     """
-    if not (folder / CONFIG).exists():
+    if _read(folder) is None:
         return
-    if not (folder / METRICS).exists():
-        raise ConfigError(f"{folder} holds no run, nothing is removed: give another folder")
-    for name in (METRICS, CONFIG):
-        (folder / name).unlink()
     for name in (CHECKPOINTS, MODEL):
         shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / METRICS).unlink(missing_ok=True)
+    (folder / CONFIG).unlink()  # last, so that what is left of a run can still be told for one
+
+
+def _read(folder: Path) -> dict[str, dict] | None:
+    """What a run's ``config.json`` says; ``None`` where there is none."""
+    path = folder / CONFIG
+    if not path.exists():
+        return None
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        PretrainConfig(**there["training"])
+        return {part: dict(there[part]) for part in ("model", "training")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(
+            f"{path} is not of a pretraining run and is left alone: give another folder"
+        ) from None
 
 
 def _settings(model: GPT2Config, training: PretrainConfig) -> dict[str, dict]:

@@ -51,8 +51,13 @@ class RunLog:
 
 
 def _lines_before(path: Path, step: int) -> list[str]:
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    return [line for line in whole if json.loads(line)["step"] < step]
+    """The lines of earlier steps, up to the first that is cut off or damaged."""
+    kept: list[str] = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            try:
+                if json.loads(line)["step"] < step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                break
+    return kept

@@ -54,7 +54,7 @@ def test_settings_come_from_a_file_and_flags_win(folder):
     [
         (("--context", "64"), "context 64 is longer than the model's 32"),
         (("--batch-size", "1000"), "are too few for batches of 1000 x 32"),
-        (("--lr", "-1"), "lr is -1.0; it must be positive"),
+        (("--lr", "-1"), "lr is -1.0; it must be a positive number"),
         (("--tokenizer", "stroy"), "Did you mean 'story'?"),
         (("--device", "gpu"), "no device 'gpu'"),
     ],

@@ -22,9 +22,13 @@ def test_without_warmup_and_decay_it_is_constant():
     ("changes", "message"),
     [
         ({"steps": 0}, "steps is 0; it must be at least 1"),
-        ({"lr": float("nan")}, "lr is nan; it must be positive"),
-        ({"decay": 1.5}, "decay is 1.5; it is a share"),
-        ({"warmup": -1}, "warmup is -1"),
+        ({"lr": float("nan")}, "lr is nan; it must be a positive number"),
+        ({"muon_lr": float("inf")}, "muon_lr is inf; it must be a positive number"),
+        ({"weight_decay": -5.0}, "weight_decay is -5.0; it must be 0 or more"),
+        ({"beta1": 1.5}, r"beta1 is 1.5; it must be in \[0, 1\)"),
+        ({"decay": 1.5}, "decay is 1.5; it must be a share"),
+        ({"warmup": -1}, "warmup is -1; it must be 0 or more"),
+        ({"seed": -1}, "seed is -1; it must be in 0 to"),
     ],
 )
 def test_values_out_of_range_are_named(changes, message):

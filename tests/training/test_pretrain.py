@@ -136,12 +136,31 @@ def test_a_finished_run_is_refused_and_fresh_starts_anew(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-def test_a_folder_of_something_else_is_refused_and_kept(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+@pytest.mark.parametrize("content", ['{"model_type": "gpt2"}', '{"training": {}}', "[]", "{"])
+def test_a_folder_of_something_else_is_refused_and_kept(tmp_path, content):
+    for name in ("config.json", "metrics.jsonl", "model.safetensors"):
+        (tmp_path / name).write_text(content)
     for fresh in (False, True):
         with pytest.raises(ConfigError, match="give another folder"):
             pretrain(MODEL, CONFIG, TOKENS, tmp_path, fresh=fresh)
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_fresh_removes_nothing_when_the_new_run_cannot_begin(tmp_path):
+    pretrain(MODEL, CONFIG, TOKENS, tmp_path)
+    with pytest.raises(DataError):
+        pretrain(MODEL, CONFIG, TOKENS[:50], tmp_path, fresh=True)
+    assert checkpoint.newest(tmp_path / "checkpoints")["step"] == 20
+
+
+def test_a_run_without_a_checkpoint_does_not_bind_the_folder(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_at(patch, 2)
+        pretrain(MODEL, CONFIG, TOKENS, tmp_path / "run")
+    other = dataclasses.replace(CONFIG, lr=1e-3)
+    mended = pretrain(MODEL, other, TOKENS, tmp_path / "run")
+    straight = pretrain(MODEL, other, TOKENS, tmp_path / "straight")
+    assert torch.equal(weights(mended), weights(straight))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,13 @@ def test_steps_lost_with_a_crash_are_dropped(tmp_path):
     assert path.read_text() == '{"step": 0}\n{"step": 1}\n'
 
 
+def test_what_follows_a_damaged_line_is_dropped(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"step": 0}\n\x00\x00\n{"step": 1}\n')
+    RunLog(path, steps=9, start=5).close()
+    assert path.read_text() == '{"step": 0}\n'
+
+
 def test_the_last_step_is_always_printed(tmp_path, capsys):
     log = RunLog(tmp_path / "m.jsonl", steps=2)
     log.step(0, tokens=10, loss=2.5)
