@@ -1,7 +1,7 @@
 """Text in, text out: prompts, stop strings and streaming over the sampler, which knows only ids."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -104,7 +104,7 @@ def stream_all(
     prompt: str | Sequence[str] = "",
     *,
     num_samples: int = 1,
-    stop: str | Sequence[str] = (),
+    stop: str | Sequence[str] | None = None,
     stop_ids: Sequence[int] | None = None,
     config: SamplingConfig | None = None,
     **settings: Any,
@@ -121,7 +121,7 @@ def stream_all(
         InputError: A prompt that is no text.
         ContextLengthError: A prompt longer than the context.
     """
-    stops, prompts = _listed(stop), _listed(prompt)
+    stops, prompts = [] if stop is None else _listed(stop), _listed(prompt)
     for text in stops:
         if not isinstance(text, str):
             raise SamplingError(f"stop string {text!r} is no text; token ids go to stop_ids")
@@ -239,12 +239,17 @@ def _listed(texts: Any) -> list[Any]:
     """Several texts, or one; what is neither stands alone, to be refused by its name."""
     return (
         list(texts)
-        if isinstance(texts, Iterable) and not isinstance(texts, str | bytes)
+        if isinstance(texts, Iterable) and not isinstance(texts, str | bytes | Mapping)
         else [texts]
     )
 
 
 def _configure(config: SamplingConfig | None, settings: dict[str, Any]) -> SamplingConfig:
+    if config is not None and not isinstance(config, SamplingConfig):
+        raise SamplingError(
+            f"config is {config!r}, a {type(config).__name__}; give a SamplingConfig, or its "
+            "fields by name, such as top_k=5"
+        )
     known = [field.name for field in dataclasses.fields(SamplingConfig)]
     if unknown := [name for name in settings if name not in known]:
         known += ["num_samples", "stop", "stop_ids"]

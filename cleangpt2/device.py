@@ -46,10 +46,9 @@ def choose(device: str | torch.device = "auto") -> torch.device:
         wanted = f"cuda:{torch.cuda.current_device()}"
     wanted = {"mps:0": "mps", "cpu:0": "cpu"}.get(wanted, wanted)
     if wanted not in here:
-        nearest = did_you_mean(wanted, ["cuda", *here]) if wanted.isalpha() else ""
         raise DeviceError(
             f"no device {str(device)!r} on this machine{_reason(wanted)}; "
-            f"it has {', '.join(here)}: choose one of them, or 'auto'.{nearest}"
+            f"it has {', '.join(here)}: choose one of them, or 'auto'"
         )
     return torch.device("mps", 0) if wanted == "mps" else torch.device(wanted)
 

@@ -1,7 +1,7 @@
 """From a model's name to its files.
 
-A name is a bundled model (``story``), a folder, a short name (``gpt2``) or a hub id
-(``owner/name``). Only the last two touch the network, and only when a file is asked for:
+A name is a bundled model (``story``), a folder that holds a model, a short name (``gpt2``) or a
+hub id (``owner/name``). Only the last two touch the network, and only when a file is asked for:
 huggingface_hub then downloads it with a progress bar, resumes a connection that breaks, and
 keeps it in the cache it shares with transformers. What arrives is checked against the hash
 the hub publishes.
@@ -33,6 +33,11 @@ ALIASES = {
 }
 """Short names of the published models and where the hub keeps them."""
 
+_CHOICES = (
+    f"a name ({', '.join((*BUNDLED, *ALIASES))}), a hub id (owner/name) "
+    "or a folder that holds a model"
+)
+_MODEL_FILES = ("config.json", "merges.txt", "tokenizer.json")  # one of them makes a model folder
 _ASSETS = Path(__file__).parent / "assets"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILENAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
@@ -79,7 +84,10 @@ class Source:
         _check_filename(filename, self.name)
         path = self.local(filename) if self.folder else self._download(filename, optional)
         if path is None and not optional:
-            raise ModelNotFoundError(f"{self.name} has no file {filename!r}")
+            kind = "folder" if self.folder else "repository"
+            raise ModelNotFoundError(
+                f"{self.name} has no {filename}, so it is no model {kind}: give {_CHOICES}"
+            )
         if path is not None and sha256 is not None and _sha256(path) != sha256:
             raise CheckpointError(
                 f"{path} has sha256 {_sha256(path)[:12]}..., expected {sha256[:12]}...: "
@@ -144,29 +152,43 @@ def locate(name: str | Path) -> Source:
     Raises:
         ModelNotFoundError: Neither a known name, nor a folder, nor the form of a hub id.
     """
-    text, path = str(name), Path(name).expanduser()
+    if not isinstance(name, str | Path) or name == "":
+        raise ModelNotFoundError(f"{name!r} names no model: give {_CHOICES}")
+    text, path = str(name), _existing(name)
     if text in BUNDLED:
         return Source(text, folder=_ASSETS / text)
-    if path.is_dir():
+    is_hub_id = isinstance(name, str) and _HUB_ID.fullmatch(text)
+    repo = text if is_hub_id else ALIASES.get(text)
+    # A folder that only happens to be called gpt2 must not stand before the model.
+    if path and path.is_dir() and (repo is None or _holds_model(path)):
         return Source(text, folder=path)
-    if path.is_file():
+    if repo is not None:
+        return Source(text, repo=repo)
+    if path:
         raise ModelNotFoundError(f"{text!r} is a file; give the folder it is in")
-    if text in ALIASES:
-        return Source(text, repo=ALIASES[text])
-    if isinstance(name, str) and _HUB_ID.fullmatch(text):
-        return Source(text, repo=text)
-    raise ModelNotFoundError(
-        f"no model {text!r}.{_nearest(text)} Give a name ({', '.join((*BUNDLED, *ALIASES))}), "
-        "a hub id (owner/name) or an existing folder"
-    )
+    shown = text if len(text) <= 200 else f"{text[:60]}... ({len(text):,} characters)"
+    raise ModelNotFoundError(f"no model {shown!r}.{_nearest(text)} Give {_CHOICES}")
+
+
+def _existing(name: str | Path) -> Path | None:
+    """The path of this name if something is there."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError):  # longer than a path may be, or the home of nobody
+        return None
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / filename).is_file() for filename in _MODEL_FILES)
 
 
 def _nearest(name: str) -> str:
     """The known name or the neighbouring folder that is most like `name`, as a question."""
-    parent = Path(name).expanduser().parent
     try:
+        parent = Path(name).expanduser().parent
         folders = [str(path) for path in parent.iterdir() if path.is_dir()]
-    except OSError:
+    except (OSError, RuntimeError, ValueError):  # as in `_existing`; a zero byte in the name
         folders = []
     known = (*BUNDLED, *ALIASES, *ALIASES.values(), *folders)
     return did_you_mean(name, known) or did_you_mean(name.lower(), known)
@@ -218,7 +240,7 @@ def _hub_error(source: Source, filename: str, error: Exception) -> CleanGPT2Erro
         )
     if isinstance(error, RepositoryNotFoundError):
         return ModelNotFoundError(
-            f"no model {source.name!r} on the hub and no such folder here."
+            f"no model {source.name!r} on the hub and no folder of a model here."
             f"{_nearest(source.name)} A private model needs HF_TOKEN"
         )
     if isinstance(error, OSError) and error.errno is not None:

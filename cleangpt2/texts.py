@@ -16,7 +16,8 @@ def read_texts(path: str | Path, *, key: str = "text") -> Iterator[str]:
     any other file is one document.
 
     Raises:
-        DataError: The file cannot be read as UTF-8, or a line is no object with that key.
+        DataError: The file cannot be read as UTF-8, or a line is no object with that key, or
+            has half a character there.
     """
     path = Path(path)
     suffixes = path.suffixes
@@ -57,4 +58,11 @@ def _document(line: str, key: str, where: str) -> str:
         raise DataError(f"{where} is not JSON ({error.msg})") from None
     if not isinstance(row, dict) or not isinstance(row.get(key), str):
         raise DataError(f"{where} has no text under {key!r}")
+    try:
+        row[key].encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where} holds the lone surrogate {row[key][error.start]!r}, half a character that "
+            "UTF-8 cannot write; mend the line or leave it out"
+        ) from None
     return row[key]

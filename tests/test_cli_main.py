@@ -7,7 +7,7 @@ import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 import tyro
@@ -16,7 +16,7 @@ from cleangpt2 import __version__
 from cleangpt2.cli import main as cli
 from cleangpt2.cli import terminal
 from cleangpt2.errors import CleanGPT2Error, ConfigError
-from tests.helpers import ROOT, run_cli
+from tests.helpers import ROOT, run_cli, run_python
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +58,10 @@ class Options:
     """A folder."""
     loud: bool = False
     """A switch."""
+    tone: Literal["kind", "stern"] = "kind"
+    """A choice."""
+    inputs: tuple[Path, ...] = ()
+    """Several files."""
     config: Path | None = None
     """A TOML file with any of these."""
 
@@ -192,6 +196,24 @@ def test_control_c_is_130_without_a_traceback(seen, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("module", ["cleangpt2.cli.main", "tyro", "torch"])
+def test_control_c_during_an_import_is_130_without_a_traceback(module):
+    code = f"""
+import runpy, sys
+
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Impatient())
+sys.argv = ["cleangpt2", "generate", "hi"]
+runpy.run_module("cleangpt2", run_name="__main__")
+"""
+    done = run_python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error on Windows")
 def test_a_reader_that_goes_away_is_no_error():
     command = [sys.executable, "-m", "cleangpt2", "--help"]
@@ -266,12 +288,15 @@ def test_a_part_without_a_prefix_needs_no_table(seen, tmp_path):
             "no option 'top_q'. Did you mean 'top_k'? Known: words, shape, speed, pause, top_k",
         ),
         ("[shape]\nwitdh = 4", "shape: no option 'witdh'. Did you mean 'width'?"),
-        ("top_k = 'five'", "top_k = 'five' should be int | None"),
-        ("top_k = true", "top_k = True should be int | None"),
-        ("words = [1]", "words[0] = 1 should be str"),
-        ("shape = 4", "shape = 4 should be Shape"),
-        ("out = 3", "out = 3 should be Path"),
-        ("loud = 1", "loud = 1 should be bool"),
+        ("top_k = 'five'", "top_k = 'five' should be a whole number"),
+        ("top_k = true", "top_k = True should be a whole number"),
+        ("words = [1]", "words[0] = 1 should be a text"),
+        ("words = 'hi'", "words = 'hi' should be a list of texts"),
+        ("tone = 'rude'", "tone = 'rude' should be one of kind, stern"),
+        ("inputs = 'a.txt'", "inputs = 'a.txt' should be a list of paths"),
+        ("shape = 4", "shape = 4 should be a table"),
+        ("out = 3", "out = 3 should be a path"),
+        ("loud = 1", "loud = 1 should be true or false"),
         ("top_k =", "is not a TOML file"),
         ("[shape]\nwidth = 3", "width 3 is odd"),
     ],

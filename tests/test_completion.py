@@ -306,6 +306,12 @@ WRONG_TYPES = {
     "write('a', num_samples=True)": "num_samples is True; give a whole number",
     "write('a', stop=[5])": "stop string 5 is no text; token ids go to stop_ids",
     "write('a', stop=5)": "stop string 5 is no text; token ids go to stop_ids",
+    "write('a', stop={'x': 1})": "stop string {'x': 1} is no text; token ids go to stop_ids",
+    "write('a', stop=None, temperature=0, max_new_tokens=3).text": "bcd",
+    "write('a', config={'top_k': 5})": "config is {'top_k': 5}, a dict; give a SamplingConfig, "
+    "or its fields by name, such as top_k=5",
+    "write({'a': 1})": "prompt {'a': 1} is a dict, not text; for token ids use "
+    "sampler.decode.Decoding",
     "write('a', stop_ids=5)": "stop_ids is 5; give a list of ids",
     "write('a', stop_ids=['x'])": "stop id 'x' is never sampled; give ids from 0 to 299",
     "write(5)": "prompt 5 is a int, not text; for token ids use sampler.decode.Decoding",

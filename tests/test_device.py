@@ -59,7 +59,7 @@ def test_a_device_is_named_as_its_tensors_name_it(machine, given, device):
         ("cuda", {}, "it has cpu: choose one of them, or 'auto'"),
         ("mps", {"gpus": 1}, "(Metal needs macOS on Apple silicon); it has cuda:0, cpu"),
         ("gpu", {}, "no device 'gpu' on this machine; it has cpu"),
-        ("cdua", {"gpus": 1}, "Did you mean 'cuda'?"),
+        ("cdua", {"gpus": 1}, "it has cuda:0, cpu: choose one of them, or 'auto'"),
         ("meta", {}, "no device 'meta'"),
         ("", {}, "no device ''"),
     ],
@@ -71,6 +71,14 @@ def test_a_device_that_does_not_exist_names_those_that_do(machine, monkeypatch, 
         choose(given)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["cuda", "tpu", "cdua"])
+def test_a_device_is_not_guessed_at(machine, given):
+    """The list says it all; a guess may be what was asked for, or another machine's word."""
+    machine(gpus=0)
+    with pytest.raises(DeviceError, match="it has cpu: choose one of them, or 'auto'$"):
+        choose(given)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from cleangpt2.errors import CheckpointError, ModelNotFoundError
 from cleangpt2.hub import ALIASES, BUNDLED, locate
 from tests import fake_hub
-from tests.helpers import run_python
+from tests.helpers import run_python, unchecked
 
 # Loads one file and says what became of it, as one line of JSON.
 FETCH = """
@@ -68,11 +68,50 @@ def test_short_names_are_hub_ids(name):
     assert locate(name).repo == ALIASES[name] == locate(ALIASES[name]).repo
 
 
-def test_an_existing_folder_wins_over_a_hub_id(tmp_path, monkeypatch):
-    (tmp_path / "openai-community" / "gpt2").mkdir(parents=True)
+@pytest.mark.parametrize("filename", ["config.json", "merges.txt", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["gpt2", "openai-community/gpt2"])
+def test_a_folder_with_a_model_wins_over_the_hub(name, filename, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / filename).touch()
     monkeypatch.chdir(tmp_path)
-    source = locate("openai-community/gpt2")
-    assert (source.folder, source.repo) == (Path("openai-community/gpt2"), None)
+    source = locate(name)
+    assert (source.folder, source.repo) == (Path(name), None)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "openai-community/gpt2", "story"])
+def test_a_folder_that_holds_no_model_stands_before_none(name, tmp_path, monkeypatch):
+    elsewhere = locate(name)
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "notes.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    source = locate(name)
+    assert (source.folder, source.repo) == (elsewhere.folder, elsewhere.repo)
+
+
+def test_a_file_stands_before_no_model(tmp_path, monkeypatch):
+    (tmp_path / "gpt2").touch()
+    monkeypatch.chdir(tmp_path)
+    assert locate("gpt2").repo == ALIASES["gpt2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("", "'' names no model"),
+        (5, "5 names no model"),
+        (None, "None names no model"),
+        ("x" * 5000, "no model 'xxxx"),
+        ("x\0y/z", "no model 'x"),
+        ("~nobody-of-this-name/x", "no model '~nobody"),
+    ],
+    ids=["empty", "number", "none", "long", "zero", "home"],
+)
+def test_what_can_be_no_name_gets_a_short_line(name, says):
+    with pytest.raises(ModelNotFoundError) as caught:
+        unchecked("cleangpt2.hub").locate(name)
+    message = str(caught.value)
+    assert message.startswith(says) and len(message) < 400 and "\n" not in message
+    assert "ive a name (story, tiny, gpt2, " in message
 
 
 @pytest.mark.parametrize(
@@ -94,7 +133,7 @@ def test_an_unknown_name_suggests_the_nearest(name, suggestion, tmp_path, monkey
         locate(name)
     message = str(caught.value)
     assert message.startswith(f"no model {name!r}. Did you mean {suggestion!r}?")
-    assert "hub id (owner/name) or an existing folder" in message
+    assert "hub id (owner/name) or a folder that holds a model" in message
     assert "\n" not in message
 
 
@@ -115,7 +154,7 @@ def test_files_of_a_folder(tmp_path):
     source = locate(tmp_path)
     assert source.file("config.json") == source.local("config.json") == tmp_path / "config.json"
     assert source.file("merges.txt", optional=True) is None
-    with pytest.raises(ModelNotFoundError, match=r"has no file 'merges.txt'"):
+    with pytest.raises(ModelNotFoundError, match=r"has no merges.txt, .*: give a name \(story"):
         source.file("merges.txt")
     with pytest.raises(CheckpointError, match=r"config.json has sha256 44136fa355b3..., expected"):
         source.file("config.json", sha256="0" * 64)
@@ -199,15 +238,18 @@ def test_an_absent_file_is_none_or_an_error(hub, fetch):
     hub.files["me/model"] = {"config.json": b"{}"}
     assert fetch("me/model", "generation_config.json", optional=True)["path"] is None
     answer = fetch("me/model", "merges.txt")
-    assert (answer["error"], answer["message"]) == (
-        "ModelNotFoundError", "me/model has no file 'merges.txt'",
-    )  # fmt: skip
+    assert answer["error"] == "ModelNotFoundError"
+    says = "me/model has no merges.txt, so it is no model repository: give a name (story, "
+    assert answer["message"].startswith(says)
 
 
 def test_a_missing_repository_suggests_the_nearest(fetch, tmp_path):
     answer = fetch("openai-comunity/gpt2", "config.json")
     assert answer["error"] == "ModelNotFoundError"
-    assert "no model 'openai-comunity/gpt2' on the hub and no such folder" in answer["message"]
+    assert (
+        "no model 'openai-comunity/gpt2' on the hub and no folder of a model here"
+        in answer["message"]
+    )
     assert "Did you mean 'openai-community/gpt2'?" in answer["message"]
     assert "HF_TOKEN" in answer["message"]
     assert leftovers(tmp_path / "cache") == []

@@ -39,6 +39,7 @@ def test_plain_text_is_one_document_and_jsonl_one_a_line(tmp_path, name, content
         ("a.jsonl", b'{"text": 3}', "line 1, has no text"),
         ("a.jsonl", b"[1]", "line 1, has no text"),
         ("a.jsonl", b"{", "line 1, is not JSON"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": "\\ud83d"}', r"line 2, .* lone surrogate '\\ud83d'"),
     ],
 )
 def test_broken_files_are_refused_by_name(tmp_path, name, data, complaint):

@@ -17,6 +17,8 @@ from cleangpt2.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 
+_NOUNS = {int: "whole number", float: "number", str: "text", Path: "path"}
+
 
 def read_options(options: type[T], path: Path) -> T:
     """The defaults of ``options`` with what the file says laid over them.
@@ -112,5 +114,21 @@ def _convert(value: Any, kind: Any, where: str, base: Any = None) -> Any:
         return Path(value)
     elif isinstance(kind, type) and type(value) is kind:
         return value
-    wanted = kind.__name__ if isinstance(kind, type) and not inner else str(kind)
-    raise ConfigError(f"{where} = {value!r} should be {wanted}")
+    raise ConfigError(f"{where} = {value!r} should be {_in_words(kind)}")
+
+
+def _in_words(kind: Any) -> str:
+    """What a TOML value of this type is.
+
+    >>> _in_words(tuple[Path, ...]), _in_words(tuple[float, float]), _in_words(int | None)
+    ('a list of paths', 'a list of 2 numbers', 'a whole number')
+    """
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_in_words(choice) for choice in inner if choice is not types.NoneType)
+    if origin in (list, tuple):
+        count = f"{len(inner)} " if origin is tuple and inner[-1:] != (...,) else ""
+        return f"a list of {count}{_NOUNS.get(inner[0], 'table')}s"
+    return "true or false" if kind is bool else f"a {_NOUNS.get(kind, 'table')}"

@@ -37,7 +37,7 @@ def run(options: Options) -> None:
     began = time.monotonic()
     from cleangpt2.cli.generate import print_stream
     from cleangpt2.cli.info import describe
-    from cleangpt2.cli.tokenize import seed_lines
+    from cleangpt2.cli.tokenize import round_trip
     from cleangpt2.completion import stream_all
     from cleangpt2.hub import locate
     from cleangpt2.model.pretrained import load
@@ -48,11 +48,11 @@ def run(options: Options) -> None:
 
     _title("1  Tokenizer: a sentence becomes numbers")
     print(f"With the {tokenizer.vocab_size:,} tokens of {options.model!r}:")
-    print(seed_lines(SENTENCE, tokenizer, tokenizer.encode(SENTENCE)))
+    print(round_trip(SENTENCE, tokenizer, tokenizer.encode(SENTENCE)))
     if (merges := locate("gpt2").local("merges.txt")) is not None:
         gpt2 = Tokenizer.from_pretrained(merges.parent)
         print(f"With the {gpt2.vocab_size:,} of GPT-2:")
-        print(seed_lines(SENTENCE, gpt2, gpt2.encode(SENTENCE)))
+        print(round_trip(SENTENCE, gpt2, gpt2.encode(SENTENCE)))
     else:
         print(f'GPT-2\'s own: cleangpt2 tokenize --model gpt2 "{SENTENCE}"  (downloads it once)')
 

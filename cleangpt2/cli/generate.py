@@ -64,11 +64,31 @@ def run(options: Options) -> None:
         config=options.sampling,
     )
     if options.json:
-        for delta in deltas:
-            if delta.completion:
-                print(json.dumps(dataclasses.asdict(delta.completion)), flush=True)
-        return
-    print_stream(prompt, deltas, rows=options.num_samples)
+        completions = print_json(deltas)
+    else:
+        completions = print_stream(prompt, deltas, rows=options.num_samples)
+    warn_of_no_room(completions)
+
+
+def print_json(deltas: "Iterable[Delta]") -> "list[Completion]":
+    """Print one line of JSON for each continuation, as soon as it is finished."""
+    completions: list[Completion] = []
+    for delta in deltas:
+        if delta.completion:
+            print(json.dumps(dataclasses.asdict(delta.completion)), flush=True)
+            completions.append(delta.completion)
+    return completions
+
+
+def warn_of_no_room(completions: "Iterable[Completion]") -> None:
+    """Say once why nothing was added where the limits leave no room for a token."""
+    for completion in completions:
+        if not completion.ids:
+            terminal.warn(
+                f"nothing was added: the prompt has {len(completion.prompt_ids)} tokens already; "
+                "raise --max-length or --max-new-tokens, or shorten the prompt"
+            )
+            return
 
 
 def print_stream(prompt: str, deltas: "Iterable[Delta]", *, rows: int) -> "list[Completion]":

@@ -41,8 +41,8 @@ class Options:
     """Text to tokenize; left out, it is read from standard input."""
     model: str = "story"
     """Bundled model (story, tiny), published size (gpt2, gpt2-xl, ...), hub id, or folder."""
-    allow_special: tuple[str, ...] = ()
-    """Special tokens, like <|endoftext|>, whose text becomes their id; it is plain text else."""
+    allow_special: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A special token, like <|endoftext|>, whose text becomes its id; else it is plain text."""
     pitfalls: bool = False
     """Show how spaces, capitals and digits change the tokens."""
     vocab_stats: bool = False
@@ -71,13 +71,13 @@ def run(options: Options) -> None:
     if options.json:
         print(_as_json(_facts(text, pieces, tokenizer)))
     else:
-        print(seed_lines(text, tokenizer, [piece.id for piece in pieces]))
+        print(round_trip(text, tokenizer, [piece.id for piece in pieces]))
         if terminal.has_colour():
             print(_striped(pieces))
     warn_of_last_space(text)
 
 
-def seed_lines(text: str, tokenizer: "Tokenizer", ids: list[int]) -> str:
+def round_trip(text: str, tokenizer: "Tokenizer", ids: list[int]) -> str:
     """A text, its ids, and the text that they give back, a line each."""
     return (
         f"Reference text: {text}\n"
@@ -115,7 +115,7 @@ def describe(tokenizer: "Tokenizer") -> str:
 
 
 def _pitfalls(tokenizer: "Tokenizer") -> str:
-    """The texts that S-12 to S-22 of the seed warn of, each with its tokens."""
+    """The texts of ``_PITFALLS``, each with its tokens."""
     lines = []
     for title, texts in _PITFALLS.items():
         lines += ["", terminal.paint(title, "bold")]

@@ -1,6 +1,5 @@
 """``cleangpt2 tokenizer train``: learn a vocabulary from text files."""
 
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ import tyro
 
 from cleangpt2.cli import terminal
 from cleangpt2.cli.tokenize import describe
-from cleangpt2.errors import DataError, OutputError
+from cleangpt2.errors import DataError, InputError, OutputError
+from cleangpt2.files import check_writable
 
 EXAMPLE = """
     cleangpt2 tokenizer train stories.jsonl.gz --vocab-size 4096 --out my-vocabulary
@@ -41,15 +41,20 @@ def run(options: Options) -> None:
     from cleangpt2.texts import read_texts
     from cleangpt2.tokenizer import Tokenizer
 
+    if not options.files:
+        raise InputError(
+            "no files to learn from: give text or .jsonl files, "
+            "as in `cleangpt2 tokenizer train stories.txt --out my-vocabulary`"
+        )
     if (options.out / "merges.txt").exists() and not options.overwrite:
         raise OutputError(
             f"{options.out} holds a vocabulary; choose another folder or add --overwrite"
         )
-    _check_writable(options.out)
+    check_writable(options.out)
     started = time.perf_counter()
     texts = [text for path in options.files for text in read_texts(path) if text]
     if not texts:
-        raise DataError(f"no text in {', '.join(map(str, options.files)) or 'no files'}")
+        raise DataError(f"no text in {', '.join(map(str, options.files))}")
     n_bytes = sum(len(text.encode("utf-8", errors="replace")) for text in texts)
     print(f"{len(texts):,} texts, {n_bytes / 1e6:.1f} MB", file=sys.stderr)
 
@@ -64,11 +69,3 @@ def run(options: Options) -> None:
     print(describe(tokenizer))
     print(f"{n_bytes / n_tokens:.2f} bytes per token on these texts")
     print(terminal.paint(f"saved in {options.out} after {seconds:.1f} s", "dim"))
-
-
-def _check_writable(folder: Path) -> None:
-    """Refuse, before the work, a folder that could not be made or written after it."""
-    folder = folder.expanduser().absolute()
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OutputError(f"cannot write to {folder}: {nearest} is no folder you may write to")

@@ -153,6 +153,11 @@ class GPT2Config:
             ConfigError: Another architecture, a switch this GPT-2 does not have, a bad value, or
                 two spellings of one key (see ``ALIASES``) that disagree.
         """
+        if not isinstance(values, dict):
+            raise ConfigError(
+                f"the configuration is {values!r}, a {type(values).__name__}; "
+                "give a dict with the keys of a config.json"
+            )
         model_type = values.get("model_type", "gpt2")
         if model_type != "gpt2":
             raise ConfigError(

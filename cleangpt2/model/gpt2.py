@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cleangpt2.errors import ContextLengthError, InputError
+from cleangpt2.errors import ConfigError, ContextLengthError, InputError
 from cleangpt2.model.attention import CausalSelfAttention
 from cleangpt2.model.cache import KVCache, LayerCache
 from cleangpt2.model.config import GPT2Config
@@ -76,6 +76,11 @@ class GPT2(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
+        if not isinstance(config, GPT2Config):
+            raise ConfigError(
+                f"the configuration is {config!r}, a {type(config).__name__}; "
+                "give a GPT2Config, such as GPT2Config.from_dict(...)"
+            )
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
@@ -149,6 +154,8 @@ class GPT2(nn.Module):
                     f"{self.config.n_positions}: shorten the input"
                 )
             positions = torch.arange(ids.size(1), device=ids.device)
+        elif not isinstance(cache, KVCache):
+            raise InputError(f"the cache is {cache!r}, a {type(cache).__name__}; give a KVCache")
         elif ids.size(0) != cache.B:
             raise InputError(
                 f"{ids.size(0)} rows of ids for a cache of {cache.B} sequences: "

@@ -16,13 +16,16 @@ class SamplingConfig:
     max_new_tokens: int = 200
     """Most tokens to add to a prompt."""
     max_length: int | None = None
-    """Most tokens of prompt and response together; `None` sets no such limit."""
+    """Most tokens of prompt and response together; `None` (`--max-length None`) sets no limit."""
     temperature: float = 1.0
     """Divides the logits: below 1 bolder in its favourites, above 1 more varied; 0 is greedy."""
     top_k: int | None = None
-    """Choose among the k likeliest tokens only."""
+    """Choose among the k likeliest tokens only; `None` (`--top-k None`) allows every token."""
     top_p: float | None = None
-    """Choose among the fewest tokens whose probabilities reach p (nucleus sampling)."""
+    """Choose among the fewest tokens whose probabilities reach p (nucleus sampling).
+
+    `None` (`--top-p None`) allows every token.
+    """
     seed: int | None = None
     """Fixes every random choice; `None` draws a seed, which the completion then names."""
     past_context: Literal["stop", "slide"] = "stop"
@@ -49,7 +52,8 @@ class SamplingConfig:
             )
         if self.top_k is not None and self.top_k < 1:
             raise SamplingError(
-                f"top_k is {self.top_k}; it must be at least 1, or left out to allow every token"
+                f"top_k is {self.top_k}; it must be at least 1, or None (`--top-k None`) "
+                "to allow every token"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise SamplingError(f"top_p is {self.top_p}; it must lie in (0, 1]")

@@ -27,6 +27,9 @@ from cleangpt2.sampler.noise import generator
 
 FinishReason = Literal["stop", "length"]
 
+MAX_ROWS = 4096
+"""Most sequences of one `Decoding`; a slip in `num_samples` would ask for all memory there is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -70,12 +73,19 @@ class Decoding:
         Raises:
             InputError: A prompt without tokens, or with ids that the model does not know.
             ContextLengthError: A prompt longer than the context, unless the window slides.
-            SamplingError: `num_samples` below 1, or a stop token that can never come.
+            SamplingError: `num_samples` below 1, more than `MAX_ROWS` sequences, or a stop token
+                that can never come.
         """
         if isinstance(num_samples, bool) or not isinstance(num_samples, Integral):
             raise SamplingError(f"num_samples is {num_samples!r}; give a whole number")
         if num_samples < 1:
             raise SamplingError(f"num_samples is {num_samples}; it must be at least 1")
+        rows = len(prompts) * num_samples
+        if rows > MAX_ROWS:
+            raise SamplingError(
+                f"prompts x num_samples is {rows} texts, and at most {MAX_ROWS} at once: "
+                "ask in several calls, each with its own seed"
+            )
         self.model, self.config = model, config
         self.vocab_size = min(vocab_size or model.config.vocab_size, model.config.vocab_size)
         if not isinstance(stop_ids, Collection) or isinstance(stop_ids, str):

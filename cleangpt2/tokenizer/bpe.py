@@ -58,7 +58,8 @@ def to_bytes(text: str) -> bytes:
     """The UTF-8 bytes of a text.
 
     Raises:
-        TokenizerError: The text holds a lone surrogate: half a character, which has no bytes.
+        TokenizerError: It is no ``str``, or holds a lone surrogate: half a character, which has
+            no bytes.
     """
     try:
         return text.encode("utf-8")
@@ -68,6 +69,8 @@ def to_bytes(text: str) -> bytes:
             f"{text[error.start]!a}, half a character that UTF-8 cannot write; "
             "read the text with errors='replace' or drop it"
         ) from None
+    except AttributeError:
+        raise TokenizerError(f"a text must be a str, not {type(text).__name__}") from None
 
 
 def bytes_to_printable() -> dict[int, str]:

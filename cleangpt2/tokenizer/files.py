@@ -9,8 +9,9 @@ one, is read as well.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cleangpt2.errors import OutputError, TokenizerError
 from cleangpt2.files import written_aside
@@ -29,6 +30,8 @@ from cleangpt2.tokenizer.vocabulary import (
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 GPT2_SETTINGS = {"model_max_length": 1024}
 
+T = TypeVar("T")
+
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _KEPT = (*_ROLES, "model_max_length", "chat_template")
 
@@ -44,18 +47,18 @@ def read_vocabulary(source: Source) -> Vocabulary:
         merges = parse_merges(_text(source.file("merges.txt", sha256=GPT2_MERGES_SHA256)))
         return Vocabulary.from_merges(merges, settings=GPT2_SETTINGS)
 
-    config = _optional_json(source, "tokenizer_config.json")
-    if config.get("add_prefix_space"):
+    settings, special = _parsed(source, "tokenizer_config.json", _parse_config)
+    if settings.pop("add_prefix_space", None):
         raise TokenizerError(
             f"{source.name!r} sets add_prefix_space, which puts a space before every text; "
             "only GPT-2's own setting, false, is supported"
         )
     if (path := source.file("merges.txt", optional=True)) is not None:
         merges = parse_merges(_text(path), str(path))
-        table = _optional_json(source, "vocab.json")
-        added = _optional_json(source, "added_tokens.json")
-    elif (path := source.file("tokenizer.json", optional=True)) is not None:
-        merges, table, added = _parse_tokenizer_json(_json(path), str(path))
+        table = _parsed(source, "vocab.json", _parse_ids)
+        added = _parsed(source, "added_tokens.json", _parse_ids)
+    elif source.file("tokenizer.json", optional=True) is not None:
+        merges, table, added = _parsed(source, "tokenizer.json", _parse_tokenizer_json)
     else:
         if source.repo is not None:
             source.file("merges.txt")  # raises: it says whether the hub or the file is missing
@@ -63,10 +66,9 @@ def read_vocabulary(source: Source) -> Vocabulary:
             f"{source.name!r} has no tokenizer: neither merges.txt nor tokenizer.json; "
             "give a folder that has one, or put one there with Tokenizer.save"
         )
-    config = _optional_json(source, "special_tokens_map.json") | config
-    added |= {t["content"]: int(i) for i, t in config.get("added_tokens_decoder", {}).items()}
-    settings = {key: _unwrapped(config[key]) for key in _KEPT if config.get(key) is not None}
-    return _assemble(merges, table, added, settings, source.name)
+    mapped, _ = _parsed(source, "special_tokens_map.json", _parse_config)
+    settings = {key: value for key, value in (mapped | settings).items() if value is not None}
+    return _assemble(merges, table, added | special, settings, source.name)
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
@@ -105,7 +107,31 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
             (scratch / name).write_text(content, encoding="utf-8", newline="\n")
 
 
-def _parse_tokenizer_json(whole: dict, where: str) -> tuple[list[Merge], dict, dict]:
+def _parse_ids(table: dict) -> dict[str, int]:
+    """Token to id, as in ``vocab.json`` and ``added_tokens.json``."""
+    if wrong := [i for i in table.values() if type(i) is not int or not 0 <= i < 1 << 31]:
+        raise ValueError(f"{wrong[0]!r} is no id, which is a whole number from 0")
+    return table
+
+
+def _parse_config(config: dict) -> tuple[dict[str, Any], dict[str, int]]:
+    """What we keep of the settings of a ``tokenizer_config.json``, and its special tokens."""
+    settings = {key: config[key] for key in (*_KEPT, "add_prefix_space") if key in config}
+    roles = {role: _token_text(settings[role]) for role in _ROLES if settings.get(role) is not None}
+    listed = config.get("added_tokens_decoder") or {}
+    special = {_token_text(token): int(i) if i.isdecimal() else i for i, token in listed.items()}
+    return settings | roles, _parse_ids(special)
+
+
+def _token_text(token: Any) -> str:
+    """The text of a special token, which some files wrap into an object."""
+    text = token["content"] if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r} is no text of a token")
+    return text
+
+
+def _parse_tokenizer_json(whole: dict) -> tuple[list[Merge], dict[str, int], dict[str, int]]:
     """Merges, ``vocab.json`` and added tokens of a ``tokenizer.json``, if it is like GPT-2's."""
     model, splitter = whole.get("model") or {}, whole.get("pre_tokenizer") or {}
     needs = {
@@ -116,10 +142,11 @@ def _parse_tokenizer_json(whole: dict, where: str) -> tuple[list[Merge], dict, d
         "use_regex true": splitter.get("use_regex", True),
     }
     if missing := [need for need, met in needs.items() if not met]:
-        raise TokenizerError(f"{where} is not a tokenizer like GPT-2's, which has {missing[0]}")
+        raise ValueError(f"it is not a tokenizer like GPT-2's, which has {missing[0]}")
     lines = [line if isinstance(line, str) else " ".join(line) for line in model["merges"]]
-    added = {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
-    return parse_merges("\n".join(lines), where), dict(model.get("vocab", {})), added
+    added = {_token_text(token): token["id"] for token in whole.get("added_tokens") or []}
+    merges = parse_merges("\n".join(lines), "model.merges")
+    return merges, _parse_ids(model.get("vocab") or {}), _parse_ids(added)
 
 
 def _assemble(
@@ -139,18 +166,19 @@ def _assemble(
             raise _contradiction(
                 where, f"no merge makes {strange[0]!r} of vocab.json, and no file calls it special"
             )
-        special = {name: table[name] for name in sorted(rest, key=lambda n: str(table[n]))} | added
+        special = {name: table[name] for name in rest} | added
 
     all_ids = [*ids.values(), *special.values()]
-    if wrong := [i for i in all_ids if type(i) is not int or not 0 <= i < 1 << 31]:
-        raise _contradiction(where, f"{wrong[0]!r} is no id, which is a whole number from 0")
     if len(set(all_ids)) < len(all_ids):
         raise _contradiction(where, "two tokens have the same id")
     learned = [ids[left + right] for left, right in merges]
     if learned != sorted(learned):
         raise _contradiction(where, "the ids in vocab.json do not rise in the order of merges.txt")
     special = dict(sorted(special.items(), key=lambda item: item[1]))
-    return Vocabulary(merges, ids, special, settings)
+    try:
+        return Vocabulary(merges, ids, special, settings)
+    except TokenizerError as error:
+        raise _contradiction(where, str(error)) from None
 
 
 def _contradiction(where: str, what: str) -> TokenizerError:
@@ -163,11 +191,6 @@ def _looks_special(name: str) -> bool:
     return len(name) > 2 and name[0] + name[-1] in ("<>", "[]")
 
 
-def _unwrapped(setting: Any) -> Any:
-    """The text of a special token, which some files wrap into an object."""
-    return setting["content"] if isinstance(setting, dict) and "content" in setting else setting
-
-
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -175,16 +198,23 @@ def _text(path: Path) -> str:
         raise TokenizerError(f"{path} cannot be read as UTF-8 text ({error})") from None
 
 
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise TokenizerError(f"{path} is not JSON ({error}); is it damaged?") from None
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} holds no JSON object; is it damaged?")
-    return content
+def _parsed(source: Source, filename: str, parse: Callable[[dict], T]) -> T:
+    """What ``parse`` makes of the JSON object in a file, or of an empty one if there is no file.
 
-
-def _optional_json(source: Source, filename: str) -> dict:
+    ``parse`` takes the object for what it should be; whatever goes wrong, the file is to blame.
+    """
     path = source.file(filename, optional=True)
-    return {} if path is None else _json(path)
+    if path is None:
+        return parse({})
+    text = _text(path)
+    try:
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+        return parse(content)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path} cannot be used: {error}") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise TokenizerError(
+            f"{path} is not laid out as a {filename} ({error!r}); is it damaged?"
+        ) from None

@@ -1,6 +1,7 @@
 """From a corpus to a vocabulary of a given size."""
 
 import importlib
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,19 +21,20 @@ def learn_vocabulary(
     progress: Callable[[int], object] | None = None,
 ) -> Vocabulary:
     """Learn as many merges as ``vocab_size`` leaves room for; see ``Tokenizer.train``."""
+    Vocabulary.from_merges((), special_tokens)  # refuses bad special tokens before the work
+    try:
+        vocab_size = operator.index(vocab_size)
+    except TypeError:
+        raise TokenizerError(
+            f"vocab_size must be a whole number, like 4096, not {vocab_size!r}"
+        ) from None
     n_merges = vocab_size - 256 - len(special_tokens)
     if n_merges < 0:
         raise TokenizerError(
             f"vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
             f"tokens need {256 + len(special_tokens)}"
         )
-    Vocabulary.from_merges((), special_tokens)  # refuses bad special tokens before the work
-
-    corpus = [texts] if isinstance(texts, str | Path) else texts
-    documents: list[str] = []
-    for item in corpus:
-        documents.extend(read_texts(item) if isinstance(item, Path) else [item])
-
+    documents = _documents(texts)
     fast = fast_module(sum(map(len, documents)))
     merges = fast.train(documents, n_merges) if fast else None
     if merges is None:
@@ -44,6 +46,21 @@ def learn_vocabulary(
             f"{256 + len(merges) + len(special_tokens)}"
         )
     return Vocabulary.from_merges(merges, special_tokens)
+
+
+def _documents(texts: str | Path | Iterable[str | Path]) -> list[str]:
+    """The texts, and those of the files among them."""
+    is_one = isinstance(texts, str | bytes | Path) or not isinstance(texts, Iterable)
+    documents: list[str] = []
+    for item in [texts] if is_one else texts:
+        if isinstance(item, Path):
+            documents.extend(read_texts(item))
+        elif isinstance(item, str):
+            documents.append(item)
+        else:
+            kind = type(item).__name__
+            raise TokenizerError(f"a corpus is made of texts (str) and files (Path), not of {kind}")
+    return documents
 
 
 def fast_module(n_characters: int) -> ModuleType | None:

@@ -5,6 +5,7 @@ installed, many texts at once go through gigatoken. The ids are the same on ever
 ``tests/tokenizer/`` holds them to that.
 """
 
+import reprlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from cleangpt2.tokenizer.files import read_vocabulary, write_vocabulary
 from cleangpt2.tokenizer.learning import fast_module, learn_vocabulary
 from cleangpt2.tokenizer.pieces import Piece, place
 from cleangpt2.tokenizer.streaming import StreamDecoder
-from cleangpt2.tokenizer.vocabulary import END_OF_TEXT, PAD, Vocabulary
+from cleangpt2.tokenizer.vocabulary import END_OF_TEXT, PAD, Vocabulary, check_names
 
 if TYPE_CHECKING:
     from cleangpt2.tokenizer.fast import BulkEncoder
@@ -85,7 +86,8 @@ class Tokenizer:
             progress: Called with the number of merges so far; silent where gigatoken trains.
 
         Raises:
-            TokenizerError: A size that is too small, or larger than the corpus can fill.
+            TokenizerError: A size that is too small, or larger than the corpus can fill; or an
+                argument of another type.
             DataError: A file that cannot be read.
         """
         return cls(learn_vocabulary(texts, vocab_size, special_tokens, progress))
@@ -100,6 +102,7 @@ class Tokenizer:
 
     def add_special_tokens(self, *names: str) -> "Tokenizer":
         """A new tokenizer with these special tokens as well, at the next ids."""
+        check_names(names)
         special = dict(self.vocabulary.special)
         for name in names:
             special.setdefault(name, self.vocab_size + len(special) - len(self.special_tokens))
@@ -146,7 +149,7 @@ class Tokenizer:
             allowed_special: Names of special tokens that are to become their ids after all.
 
         Raises:
-            TokenizerError: A lone surrogate in the text, or a name that is no special token.
+            TokenizerError: No ``str``, a lone surrogate in it, or a name that is no special token.
         """
         bpe.to_bytes(text)  # tiktoken would replace a lone surrogate without a word
         if not allowed_special:
@@ -156,11 +159,16 @@ class Tokenizer:
         )
 
     def encode_batch(
-        self, texts: Sequence[str], *, allowed_special: Collection[str] = ()
+        self, texts: Iterable[str], *, allowed_special: Collection[str] = ()
     ) -> list[list[int]]:
         """The ids of many texts: what ``encode`` gives for each, faster."""
         if isinstance(texts, str):
             raise TokenizerError("encode_batch takes a list of texts, not one text; use encode")
+        texts = list(texts) if isinstance(texts, Iterable) else [texts]
+        if not all(isinstance(text, str) for text in texts):
+            raise TokenizerError(
+                f"encode_batch takes a list of texts (str), not {reprlib.repr(texts)}"
+            )
         bulk = None if allowed_special else self._bulk_for(texts)
         if bulk is None:
             return [self.encode(text, allowed_special=allowed_special) for text in texts]
@@ -183,6 +191,8 @@ class Tokenizer:
         """
         ids = _as_list(ids)
         self.decode_bytes(ids)  # refuses ids out of range
+        if bool in map(type, ids):  # numbers to Python, but a mask to numpy
+            raise self._refusal_of(ids)
         rows = np.zeros((len(ids), self.vocab_size), np.float32)
         rows[np.arange(len(ids)), ids] = 1
         return rows
@@ -193,7 +203,7 @@ class Tokenizer:
         """The bytes of the ids: of those of a text, exactly the text's.
 
         Raises:
-            TokenizerError: The vocabulary has no such id.
+            TokenizerError: The vocabulary has no such id, or these are no ids.
         """
         ids = _as_list(ids)
         try:
@@ -244,8 +254,8 @@ class Tokenizer:
     def _refusal_of(self, ids: list) -> TokenizerError:
         """Why tiktoken would not decode these ids."""
         known = {*self.vocabulary.ids.values(), *self.vocabulary.special.values()}
-        wrong = next(i for i in ids if not isinstance(i, int | np.integer) or i not in known)
-        if not isinstance(wrong, int | np.integer):
+        wrong = next(i for i in ids if not _is_number(i) or i not in known)
+        if not _is_number(wrong):
             kind = type(wrong).__name__
             return TokenizerError(f"ids must be one flat list of whole numbers, not of {kind}")
         return TokenizerError(
@@ -259,4 +269,13 @@ def _as_list(ids: Iterable[SupportsIndex]) -> list:
     if isinstance(ids, list):
         return ids
     tolist = getattr(ids, "tolist", None)
-    return list(ids) if tolist is None else tolist()
+    try:
+        return list(ids if tolist is None else tolist())
+    except TypeError:  # one number, also that of an array without dimensions
+        raise TokenizerError(
+            f"ids must be one flat list of whole numbers, like [5], not {reprlib.repr(ids)}"
+        ) from None
+
+
+def _is_number(i: object) -> bool:
+    return isinstance(i, int | np.integer) and not isinstance(i, bool)

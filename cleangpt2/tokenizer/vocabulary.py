@@ -33,6 +33,11 @@ class Vocabulary:
         for name in self.special:
             if not name:
                 raise TokenizerError("a special token is empty; give it a text like '<|pad|>'")
+            if any("\ud800" <= c <= "\udfff" for c in name):
+                raise TokenizerError(
+                    f"special token {name!r} holds a lone surrogate, half a character that UTF-8 "
+                    "cannot write; leave it out"
+                )
             if _is_ordinary(name, self.ids):
                 raise TokenizerError(
                     f"special token {name!r} is an ordinary token too; "
@@ -52,6 +57,7 @@ class Vocabulary:
         >>> vocabulary.ids[b"he"], vocabulary.special
         (256, {'<|endoftext|>': 257})
         """
+        check_names(special_tokens)
         if repeated := {name for name in special_tokens if special_tokens.count(name) > 1}:
             raise TokenizerError(f"special token {min(repeated)!r} is named twice; name it once")
         tokens = [bytes([byte]) for byte in bytes_to_printable()]
@@ -80,6 +86,13 @@ def show(token: bytes) -> str:
     'Ġday'
     """
     return "".join([_PRINTABLE[byte] for byte in token])
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what is not a sequence of texts; a single text is one too, of its letters."""
+    is_sequence = isinstance(names, Sequence) and not isinstance(names, str)
+    if not is_sequence or not all(isinstance(name, str) for name in names):
+        raise TokenizerError(f"special tokens must be a list like ['<|pad|>'], not {names!r}")
 
 
 def _is_ordinary(name: str, ids: Mapping[bytes, int]) -> bool:

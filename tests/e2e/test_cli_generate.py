@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -110,6 +109,22 @@ def test_a_prompt_that_ends_in_a_space_is_warned_of(run, prompt, warned):
     assert err.count("warning: the text ends in a space") == err.count("\n") == warned
 
 
+@pytest.mark.parametrize("how", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("limit", ["--max-length", "--max-new-tokens"])
+def test_no_room_for_a_token_is_warned_of_once(run, limit, how):
+    words = ["girl dog", "--num-samples", "3", *how]
+    code, out, err = run(*words, limit, "1" if limit == "--max-length" else "0")
+    assert code == 0 and out.count("girl dog") == 3
+    assert re.fullmatch(r"warning: nothing was added: the prompt has \d+ tokens .*\n", err)
+    assert run(*words, limit, "30")[2] == ""
+
+
+def test_top_k_is_switched_off_by_the_word_none(run):
+    words = ["The dog", "--max-new-tokens", "20", "--seed", "1", "--top-k"]
+    assert run(*words, "None") == run(*words, "300")  # as many as there are
+    assert run(*words, "None") != run(*words, "2")
+
+
 def test_rows_wait_for_their_turn():
     def done(row):
         return Completion(
@@ -145,6 +160,8 @@ def test_rows_wait_for_their_turn():
     ("words", "code", "message"),
     [
         (["a", "--top-k", "0"], 1, "top_k is 0; it must be at least 1"),
+        (["a", "--top-k", "0"], 1, "or None (`--top-k None`) to allow every token"),
+        (["a", "--num-samples", "100000000"], 1, "is 100000000 texts, and at most 4096 at once"),
         (["a", "--top-p", "1.5"], 1, "top_p is 1.5; it must lie in (0, 1]"),
         (["a", "--temperature", "-1"], 1, "temperature is -1.0; it must be a number from 0 on"),
         (["a", "--temperature", "nan"], 1, "temperature is nan"),
@@ -234,12 +251,10 @@ def test_text_streams_to_a_terminal_and_ctrl_c_ends_it(at_terminal):
     while len(shown) < 60:
         shown, parts = shown + read(), parts + 1
     assert process.poll() is None and parts > 3  # text came while the process was at work
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
     while part := read():
         shown += part
-    assert process.wait(30) == 130
-    assert time.monotonic() - began < 20
+    assert process.wait() == 130  # its million tokens would outlast every test's time limit
     text = shown.decode(errors="replace").replace("\r\n", "\n")
     assert text.startswith("The dog") and "\x1b" not in text
     assert text.endswith("\nstopped\n") and "Traceback" not in text

@@ -110,6 +110,13 @@ def test_another_architecture_is_refused_by_name(name):
         GPT2Config.from_dict({"model_type": name})
 
 
+@pytest.mark.parametrize("values", [[], None, "gpt2", 5])
+def test_what_is_no_dict_is_refused(values):
+    with pytest.raises(ConfigError, match=r"configuration is .*; give a dict") as caught:
+        unchecked("cleangpt2.model.config").GPT2Config.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["gelu_old", "quick_gelu", "GELU", ""])
 def test_an_unknown_activation_lists_the_known_ones(value):
     with pytest.raises(ConfigError, match=f"'{value}' is not supported; known: gelu_new, "):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cleangpt2.errors import ContextLengthError, InputError
+from cleangpt2.errors import ConfigError, ContextLengthError, InputError
 from cleangpt2.model import config as config_module
 from cleangpt2.model.cache import KVCache
 from cleangpt2.model.config import SIZES, GPT2Config
@@ -70,7 +70,7 @@ def test_ids_are_moved_to_the_models_device():
         MODEL(IDS.to("meta"))
 
 
-unchecked_check = unchecked("cleangpt2.model.gpt2").GPT2.check
+UncheckedGPT2 = unchecked("cleangpt2.model.gpt2").GPT2
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,15 @@ unchecked_check = unchecked("cleangpt2.model.gpt2").GPT2.check
 )
 def test_wrong_ids_get_one_line_that_says_what_is_wrong(ids, message):
     with pytest.raises(InputError, match=message) as error:
-        unchecked_check(MODEL, ids)
+        UncheckedGPT2.check(MODEL, ids)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_no_config_or_no_cache_is_refused():
+    with pytest.raises(ConfigError, match=r"configuration is {}, a dict; give a GPT2Config"):
+        UncheckedGPT2({})
+    with pytest.raises(InputError, match="the cache is 5, a int; give a KVCache"):
+        UncheckedGPT2(CONFIG)([1, 2], cache=5)
 
 
 def test_a_context_may_be_full_but_not_fuller():

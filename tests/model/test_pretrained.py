@@ -1,6 +1,8 @@
 """Model folders: what is written is read back bit for bit, and what is wrong is named."""
 
+import errno
 import json
+import os
 import pickle
 import struct
 import sys
@@ -343,7 +345,8 @@ def test_a_config_that_is_no_utf8_is_named(folder):
 
 def test_a_folder_without_config_is_named(folder):
     (folder / "config.json").unlink()
-    assert f"{folder} has no file 'config.json'" in refusal(folder, ModelNotFoundError)
+    says = f"{folder} has no config.json, so it is no model folder: give a name (story, "
+    assert says in refusal(folder, ModelNotFoundError)
 
 
 def test_a_folder_without_weights_is_named(folder):
@@ -449,6 +452,27 @@ def test_a_folder_that_cannot_be_made_is_named(model, tmp_path, below):
     assert f"cannot write to {target}: " in str(caught.value)
     assert "choose a folder that you may write to" in str(caught.value)
     assert contents(tmp_path) == {str(tmp_path / "file"): b"kept"}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize(("owner", "call"), [(os, "replace"), (Path, "mkdir")])
+def test_a_system_that_refuses_is_named_and_nothing_is_left(
+    model, folder, monkeypatch, owner, call, number
+):
+    before = contents(folder)
+    target, asked = folder.parent / "new" / "deep", []
+
+    def refused(*args, **kwargs):
+        asked.append(call)
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, call, refused)
+        with pytest.raises(OutputError) as caught:
+            save_model(model, target)
+    assert f"cannot write to {target}: {os.strerror(number)}; choose" in str(caught.value)
+    assert asked and contents(folder.parent) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

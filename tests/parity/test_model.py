@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cleangpt2.model.cache import KVCache
 from cleangpt2.model.config import ACTIVATIONS, SIZES, GPT2Config
+from cleangpt2.sampler.config import SamplingConfig
+from cleangpt2.sampler.decode import Decoding
 from tests.model.hard_weights import deviation, hard_model
 from tests.parity.twin import CONV1D, twin
 
@@ -140,23 +141,27 @@ def test_upcast_attention_is_as_good_as_transformers_in_half_precision(dtype, bo
     assert deviation(ours, theirs) < bound
 
 
+@pytest.mark.parametrize(("dtype", "near_ties"), [(torch.float64, 0), (torch.float32, 1)])
 @torch.no_grad()
-def test_greedy_text_is_equal_over_200_tokens():
-    model = hard_model(dataclasses.replace(SMALL, n_positions=256), seed=2)
-    prompts = random_ids(2, 16)
+def test_greedy_text_is_equal_over_200_tokens(dtype, near_ties, record_property):
+    """Two candidates may change places only within float noise, and only in one text of four."""
+    model = hard_model(dataclasses.replace(SMALL, n_positions=256), seed=2).to(dtype)
+    prompts = random_ids(4, 16)
     other = twin(model, attention="sdpa")
     theirs = other.generate(prompts, max_new_tokens=200, do_sample=False, pad_token_id=0)
 
-    cache = KVCache(model.config, B=2, like=model.wte.weight)
-    ours = [prompts]
-    for _ in range(200):
-        ours.append(model(ours[-1], cache)[:, -1:].argmax(dim=-1))
-    ours = torch.cat(ours, dim=1)
+    config = SamplingConfig(temperature=0, max_new_tokens=200)
+    decoding = Decoding(model, prompts.tolist(), config)
+    while decoding.active:
+        decoding.step()
+    ours = torch.tensor(decoding.sequences)
 
+    assert ours.shape == theirs.shape == (4, 216)
     assert min(row[16:].unique().numel() for row in ours) > 15  # the text wanders, it is no loop
-    for row, expected in zip(ours, theirs, strict=True):
-        different = (row != expected).nonzero().flatten().tolist()
-        if different:  # only where the two candidates stand closer than float noise
-            first = different[0]
-            logits = other(expected[None, :first]).logits[0, -1]
-            assert (logits[expected[first]] - logits[row[first]]).abs() < 1e-4
+    parted = [row for row in range(4) if not torch.equal(ours[row], theirs[row])]
+    record_property("near_ties", len(parted))
+    assert len(parted) <= near_ties
+    for row in parted:
+        first = int((ours[row] != theirs[row]).nonzero()[0])
+        logits = other(theirs[row, None, :first]).logits[0, -1]
+        assert (logits[theirs[row, first]] - logits[ours[row, first]]).abs() < 1e-4

@@ -8,7 +8,7 @@ import torch
 from cleangpt2.errors import ContextLengthError, InputError, SamplingError
 from cleangpt2.model.cache import KVCache
 from cleangpt2.sampler.config import SamplingConfig
-from cleangpt2.sampler.decode import Decoding, pick
+from cleangpt2.sampler.decode import MAX_ROWS, Decoding, pick
 from tests.stubs import (
     close_calls,
     constant_model,
@@ -235,6 +235,11 @@ def test_no_room_for_a_token_gives_none(model, settings):
     assert decoding.finished == {0: "length", 1: "length"} and logprobs == [[], []]
 
 
+def test_as_many_rows_as_are_allowed_are_begun(model):
+    config = SamplingConfig(max_new_tokens=1)
+    assert len(Decoding(model, [[1], [2]], config, num_samples=MAX_ROWS // 2).active) == MAX_ROWS
+
+
 def test_no_prompts_are_no_work(model):
     assert Decoding(model, [], SamplingConfig()).active == []
 
@@ -392,7 +397,7 @@ def test_narrow_weights_are_sampled_in_float32():
     ("settings", "message"),
     [
         ({"top_k": 0}, "top_k is 0; it must be at least 1"),
-        ({"top_k": -3}, "top_k is -3; it must be at least 1"),
+        ({"top_k": -3}, r"-3; it must be at least 1, or None \(`--top-k None`\) to allow every"),
         ({"top_p": 0.0}, "top_p is 0.0; it must lie in"),
         ({"top_p": 1.5}, "top_p is 1.5; it must lie in"),
         ({"top_p": math.nan}, "top_p is nan; it must lie in"),
@@ -423,6 +428,13 @@ def test_a_setting_out_of_range_is_named_with_its_limit(settings, message):
         ([[[1, 2]]], {}, InputError, "a prompt of shape (1, 2)"),
         ([[1] * 49], {}, ContextLengthError, "49 tokens and the model's context holds 48"),
         ([[1]], {"num_samples": 0}, SamplingError, "num_samples is 0; it must be at least 1"),
+        ([[1]], {"num_samples": 10**8}, SamplingError, "is 100000000 texts, and at most 4096 at"),
+        (
+            [[1]] * 3,
+            {"num_samples": 2000},
+            SamplingError,
+            "is 6000 texts, and at most 4096 at once",
+        ),
         ([[1]], {"stop_ids": [61]}, SamplingError, "stop id 61 is never sampled; give ids from"),
         ([[1]], {"stop_ids": [50], "vocab_size": 50}, SamplingError, "from 0 to 49"),
     ],

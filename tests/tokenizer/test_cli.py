@@ -29,7 +29,7 @@ def run(folder, capsys):
     return run
 
 
-def test_tokenize_prints_the_three_lines_of_the_seed(shared_data, run):  # S-29
+def test_tokenize_prints_the_text_its_ids_and_the_text_again(shared_data, run):  # S-29
     text = "A day without laughter is a day"
     assert run("tokenize", text, "--model", shared_data / "gpt2") == (
         0,
@@ -82,6 +82,16 @@ def test_tokenize_allows_special_tokens_by_name(tokenizer, folder, run):
 def test_tokenize_reads_standard_input_less_its_last_newline(tokenizer, folder):
     done = run_cli("tokenize", "--json", "--model", str(folder), input="the fox\n\n")
     assert json.loads(done.stdout)["ids"] == tokenizer.encode("the fox\n")
+
+
+def test_standard_input_that_is_not_utf8_is_refused_with_the_place(folder, run, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 fox"), "utf-8"))
+    code, out, err = run("tokenize", "--model", folder)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "byte 3 is 0xe9" in err
+    assert "iconv" in err
+    monkeypatch.setattr("sys.stdin", io.StringIO("the fox\n"))  # a stand-in has no bytes
+    assert run("tokenize", "--model", folder)[1].startswith("Reference text: the fox\nTok")
 
 
 def test_tokenize_at_a_terminal_asks_for_a_text(folder, run, monkeypatch):
@@ -175,6 +185,12 @@ def test_train_refuses_and_leaves_nothing(stories, tmp_path, run, words, complai
     assert (code, out) == (1, "")
     assert complaint in err.splitlines()[-1]
     assert not (tmp_path / "v").exists()
+
+
+def test_train_without_files_says_what_to_give(tmp_path, run):
+    code, out, err = run("tokenizer", "train", "--out", tmp_path / "v")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "no files to learn from: give text or .jsonl files" in err
 
 
 def test_train_refuses_files_without_text(tmp_path, run):

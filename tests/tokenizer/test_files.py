@@ -225,6 +225,55 @@ def test_a_damaged_file_is_refused_by_name(folder, name, content):
         Tokenizer.from_pretrained(folder)
 
 
+ODD = {
+    "tokenizer_config.json": [
+        {"added_tokens_decoder": {"x": {}}},
+        {"added_tokens_decoder": {"x": {"content": "<|x|>"}}},
+        {"added_tokens_decoder": {"-1": {"content": "<|x|>"}}},
+        {"added_tokens_decoder": {"320": {"content": 5}}},
+        {"added_tokens_decoder": [1]},
+        {"eos_token": ["<|x|>"]},
+        None,
+    ],
+    "special_tokens_map.json": [[], {"pad_token": {"text": "<|x|>"}}, {"eos_token": 5}],
+    "added_tokens.json": [[], {"<|x|>": "320"}, {"<|x|>": [320]}, {"<|x|>": True}],
+    "vocab.json": [5, "he"],
+    "tokenizer.json": [
+        [],
+        {"model": "BPE"},
+        {"pre_tokenizer": ["ByteLevel"]},
+        {"added_tokens": [{"id": 320}]},
+        {"added_tokens": [{"id": "320", "content": "<|x|>"}]},
+        {"added_tokens": 5},
+        {"model": {"merges": 5}},
+        {"model": {"merges": [[1, 2]]}},
+        {"model": {"merges": ["h yy"]}},
+        {"model": {"merges": [], "vocab": [["a", 0]]}},
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, c) for name in ODD for c in ODD[name]])
+def test_json_of_another_layout_is_refused_by_name(folder, tokenizer, name, content):
+    if name == "tokenizer.json":
+        (folder / "merges.txt").unlink()
+        content = whole_file(tokenizer, **content) if isinstance(content, dict) else content
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(TokenizerError) as error:
+        Tokenizer.from_pretrained(folder)
+    assert str(folder / name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "\ud800", "a"])
+def test_a_bad_special_token_in_a_file_is_refused_with_the_folder(folder, content):
+    odd = {"added_tokens_decoder": {"320": {"content": content}}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(odd), encoding="utf-8")
+    with pytest.raises(TokenizerError, match="special token") as error:
+        Tokenizer.from_pretrained(folder)
+    assert str(folder) in str(error.value)
+
+
 def test_a_prefix_space_is_refused(folder):
     edit(folder / "tokenizer_config.json", lambda config: config | {"add_prefix_space": True})
     with pytest.raises(TokenizerError, match="add_prefix_space"):

@@ -1,5 +1,6 @@
 """The tokenizer in daily use: its contract, special tokens, and what it refuses."""
 
+import json
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from cleangpt2.errors import DataError, TokenizerError
 from cleangpt2.tokenizer import Tokenizer, Vocabulary, bpe
+from tests.helpers import run_python
 from tests.tokenizer.conftest import TEXT
 
 # Characters that both tiktoken's Unicode and the regex module's know, and bits that get cut oddly.
@@ -102,11 +104,17 @@ def test_added_special_tokens_get_the_next_ids(tokenizer):
 
 @pytest.mark.parametrize(
     ("names", "complaint"),
-    [(["<|a|>", "<|a|>"], "named twice"), ([""], "is empty"), (["a"], "ordinary token")],
+    [
+        (["<|a|>", "<|a|>"], "named twice"),
+        ([""], "is empty"),
+        (["a"], "ordinary token"),
+        (["<\ud800>"], "lone surrogate"),
+        ("<|endoftext|>", r"must be a list like .*, not '<|endoftext|>'"),
+    ],
 )
 def test_bad_special_tokens_are_refused(names, complaint):
     with pytest.raises(TokenizerError, match=complaint):
-        Tokenizer.train([TEXT], 300, tuple(names))
+        Tokenizer.train([TEXT], 300, names)
 
 
 def test_a_vocabulary_without_special_tokens_says_what_it_lacks():
@@ -140,6 +148,71 @@ def test_ids_out_of_range_are_refused_by_name_and_limit(tokenizer, wrong):
 def test_ids_that_are_not_a_flat_list_are_refused(tokenizer):
     with pytest.raises(TokenizerError, match="one flat list of whole numbers, not of list"):
         tokenizer.decode(np.array([[1, 2], [3, 4]]))
+
+
+WRONG_TYPES = {
+    "tok.encode(None)": "a text must be a str, not NoneType",
+    "tok.encode(b'')": "a text must be a str, not bytes",
+    "tok.pieces(5)": "a text must be a str, not int",
+    "tok.encode_batch([5])": "encode_batch takes a list of texts (str), not [5]",
+    "tok.encode_batch(['fox', b'fox'])": (
+        "encode_batch takes a list of texts (str), not ['fox', b'fox']"
+    ),
+    "tok.encode_batch(5)": "encode_batch takes a list of texts (str), not [5]",
+    "tok.decode(5)": "ids must be one flat list of whole numbers, like [5], not 5",
+    "tok.decode(None)": "ids must be one flat list of whole numbers, like [5], not None",
+    "tok.decode(torch.tensor(1))": (
+        "ids must be one flat list of whole numbers, like [5], not tensor(1)"
+    ),
+    "tok.one_hot(np.array(1))": (
+        "ids must be one flat list of whole numbers, like [5], not array(1)"
+    ),
+    "tok.one_hot([1, True])": "ids must be one flat list of whole numbers, not of bool",
+    "tok.one_hot(np.ones(260, bool))": "ids must be one flat list of whole numbers, not of bool",
+    "tok.add_special_tokens(['<|a|>'])": (
+        "special tokens must be a list like ['<|pad|>'], not (['<|a|>'],)"
+    ),
+    "Tokenizer.train(5, 300)": "a corpus is made of texts (str) and files (Path), not of int",
+    "Tokenizer.train(b'x', 300)": "a corpus is made of texts (str) and files (Path), not of bytes",
+    "Tokenizer.train(['', 5], 300)": "a corpus is made of texts (str) and files (Path), not of int",
+    "Tokenizer.train(['a'], '300')": "vocab_size must be a whole number, like 4096, not '300'",
+    "Tokenizer.train(['a'], 300.0)": "vocab_size must be a whole number, like 4096, not 300.0",
+    "Tokenizer.train(['a'], 300, None)": "special tokens must be a list like ['<|pad|>'], not None",
+    "Tokenizer.train(['a'], 300, [5])": "special tokens must be a list like ['<|pad|>'], not [5]",
+}
+
+SCRIPT = """
+import json, sys
+import numpy as np
+import torch
+from cleangpt2.errors import TokenizerError
+from cleangpt2.tokenizer import Tokenizer
+
+tok = Tokenizer.train(["low low lower"], 260)
+
+def outcome(call):
+    try:
+        return repr(eval(call))
+    except TokenizerError as error:
+        return str(error)
+    except Exception as error:
+        return repr(error)
+
+print(json.dumps({call: outcome(call) for call in json.load(sys.stdin)}))
+"""
+
+
+def test_values_of_the_wrong_type_get_one_clear_line_each():
+    # In a process of its own, where nothing checks annotations before the package does.
+    result = run_python("-c", SCRIPT, input=json.dumps(list(WRONG_TYPES)))
+    assert result.stderr == ""
+    assert json.loads(result.stdout) == WRONG_TYPES
+
+
+def test_a_batch_may_be_anything_that_gives_texts(tokenizer):
+    expected = [tokenizer.encode("fox"), tokenizer.encode("dog")]
+    for batch in (("fox", "dog"), iter(["fox", "dog"])):
+        assert tokenizer.encode_batch(batch) == expected
 
 
 def test_one_text_instead_of_a_batch_is_refused(tokenizer):
