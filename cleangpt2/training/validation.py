@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from cleangpt2.metrics.perplexity import bits_per_byte
+from cleangpt2.metrics.likelihood import bits_per_byte
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.tokenizer import Tokenizer
 

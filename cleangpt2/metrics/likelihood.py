@@ -6,15 +6,6 @@ A loss per token depends on the vocabulary; bits per byte do not.
 import math
 
 
-def perplexity(nats: float, tokens: int) -> float:
-    """exp of the mean loss: the number of equally likely tokens it amounts to.
-
-    >>> perplexity(nats=2 * math.log(8), tokens=2)
-    8.0
-    """
-    return math.exp(nats / tokens)
-
-
 def bits_per_byte(nats: float, n_bytes: int) -> float:
     """Total loss in bits for each byte of the UTF-8 text.
 
