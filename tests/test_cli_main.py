@@ -366,3 +366,30 @@ def test_an_old_code_page_never_stops_the_text(monkeypatch, is_screen, shown):
     stream.write("caf\xe9 \u2603")
     stream.flush()
     assert raw.getvalue().decode("cp1252" if is_screen else "utf-8") == shown
+
+
+@pytest.mark.skipif(os.name == "nt", reason="scripts have another ending there")
+@pytest.mark.parametrize(
+    ("search_path", "folder", "typed"),
+    [
+        ("venv/bin", ".", "cleangpt2"),  # the environment is active
+        ("", ".", str(Path("venv/bin/cleangpt2"))),
+        ("", "elsewhere", "{root}/venv/bin/cleangpt2"),
+    ],
+)
+def test_hints_name_the_command_as_it_can_be_typed(
+    tmp_path, monkeypatch, search_path, folder, typed
+):
+    script = tmp_path / "venv" / "bin" / "cleangpt2"
+    script.parent.mkdir(parents=True)
+    script.touch(mode=0o755)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(sys, "executable", str(script.parent / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / search_path) if search_path else "")
+    monkeypatch.chdir(tmp_path / folder)
+    assert terminal.command() == typed.format(root=tmp_path)
+
+
+def test_hints_name_the_plain_command_where_no_script_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert terminal.command() == "cleangpt2"

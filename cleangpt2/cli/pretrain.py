@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from cleangpt2.cli import terminal
 from cleangpt2.errors import ConfigError
 from cleangpt2.files import check_writable
 from cleangpt2.training.config import PretrainConfig
@@ -89,4 +90,4 @@ def run(options: Options) -> None:
     folder = options.out / MODEL
     save_model(model, folder)
     tokenizer.save(folder)
-    print(f'done; try: cleangpt2 generate "Once upon a time" --model {folder}')
+    print(f'done; try: {terminal.command()} generate "Once upon a time" --model {folder}')

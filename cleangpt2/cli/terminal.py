@@ -7,7 +7,9 @@ works; warnings and errors go to standard error.
 import codecs
 import io
 import os
+import shutil
 import sys
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
@@ -50,6 +52,15 @@ def stripe(text: str, number: int, stream: Stream | None = None) -> str:
     """``text`` on a pale ground that changes with ``number``, to show where pieces meet."""
     ground = _BACKGROUNDS[number % len(_BACKGROUNDS)]
     return f"\x1b[{_BLACK_TEXT};{ground}m{text}\x1b[0m" if has_colour(stream) else text
+
+
+def command() -> str:
+    """What a person types here to call this program, which may not be on the search path."""
+    script = shutil.which("cleangpt2", path=str(Path(sys.executable).parent))
+    if script is None or shutil.which("cleangpt2") == script:
+        return "cleangpt2"
+    here = Path.cwd()
+    return str(Path(script).relative_to(here) if Path(script).is_relative_to(here) else script)
 
 
 def warn(message: str) -> None:
