@@ -57,9 +57,9 @@ class BulkEncoder:
         self, texts: Sequence[str], otherwise: Callable[[str], list[int]]
     ) -> list[list[int]]:
         """The ids of each text; ``otherwise`` encodes those that are not settled."""
-        settled = [is_settled(text) for text in texts]
-        if all(settled):
+        if all(map(str.isascii, texts)):  # most batches, and nothing else is needed for them
             return self._tokenizer.encode_batch_list(list(texts))
+        settled = [is_settled(text) for text in texts]
         bulk = iter(self._tokenizer.encode_batch_list(list(compress(texts, settled))))
         return [
             next(bulk) if fast else otherwise(text)

@@ -165,7 +165,7 @@ class Tokenizer:
         if isinstance(texts, str):
             raise TokenizerError("encode_batch takes a list of texts, not one text; use encode")
         texts = list(texts) if isinstance(texts, Iterable) else [texts]
-        if not all(isinstance(text, str) for text in texts):
+        if not all(issubclass(kind, str) for kind in set(map(type, texts))):
             raise TokenizerError(
                 f"encode_batch takes a list of texts (str), not {reprlib.repr(texts)}"
             )
