@@ -9,7 +9,7 @@ import tyro
 
 from cleangpt2.cli import terminal
 from cleangpt2.cli.tokenize import describe
-from cleangpt2.errors import DataError, InputError, OutputError
+from cleangpt2.errors import InputError, OutputError
 from cleangpt2.files import check_writable
 
 EXAMPLE = """
@@ -38,7 +38,7 @@ def run(options: Options) -> None:
     """Read the files, learn the merges, save them and sum up."""
     from tqdm import tqdm
 
-    from cleangpt2.texts import read_texts
+    from cleangpt2.texts import read_all
     from cleangpt2.tokenizer import Tokenizer
 
     if not options.files:
@@ -52,10 +52,8 @@ def run(options: Options) -> None:
         )
     check_writable(options.out)
     started = time.perf_counter()
-    texts = [text for path in options.files for text in read_texts(path) if text]
-    if not texts:
-        raise DataError(f"no text in {', '.join(map(str, options.files))}")
-    n_bytes = sum(len(text.encode("utf-8", errors="replace")) for text in texts)
+    texts = read_all(options.files)
+    n_bytes = sum(len(text.encode()) for text in texts)
     print(f"{len(texts):,} texts, {n_bytes / 1e6:.1f} MB", file=sys.stderr)
 
     n_merges = max(0, options.vocab_size - 256 - len(options.special_tokens))

@@ -242,8 +242,8 @@ class GPT2(nn.Module):
 
         return load_model(name, device=device, dtype=dtype)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, dtype: str | None = None) -> None:
         """Write a folder that transformers opens; see ``pretrained.save_model``."""
         from cleangpt2.model.pretrained import save_model
 
-        save_model(self, folder)
+        save_model(self, folder, dtype=dtype)
