@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -81,3 +83,34 @@ def run_cli(
 ) -> subprocess.CompletedProcess[str]:
     """Run ``cleangpt2 <args>`` in a fresh process; see ``run_python``."""
     return run_python("-m", "cleangpt2", *args, input=input, env=env, cwd=cwd, timeout_s=timeout_s)
+
+
+def answers(setup: str, calls: Iterable[str]) -> dict[str, str]:
+    """What each call gives, as text: its value, or the message of one of our errors.
+
+    The calls run in a process of their own, where nothing checks annotations before the package
+    does. Another error than ours shows with its class.
+
+    Args:
+        setup: Python lines that define the names in the calls.
+        calls: Python expressions.
+    """
+    script = f"""
+import json, sys
+from cleangpt2.errors import CleanGPT2Error
+{setup}
+
+def answer(call):
+    try:
+        return str(eval(call))
+    except CleanGPT2Error as error:
+        return str(error)
+    except Exception as error:
+        return repr(error)
+
+print(json.dumps({{call: answer(call) for call in json.load(sys.stdin)}}))
+"""
+    done = run_python("-c", script, input=json.dumps(list(calls)))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)

@@ -1,7 +1,5 @@
 """Text in, text out: what is streamed, what is cut off, and in which order results come."""
 
-import json
-
 import pytest
 import torch
 from hypothesis import example, given
@@ -12,7 +10,7 @@ from cleangpt2.errors import ContextLengthError, SamplingError, TokenizerError
 from cleangpt2.sampler.config import SamplingConfig
 from cleangpt2.tokenizer import Tokenizer
 from cleangpt2.tokenizer.vocabulary import Vocabulary
-from tests.helpers import run_python
+from tests.helpers import answers
 from tests.stubs import random_model, small_tokenizer, successor_model
 
 
@@ -322,11 +320,9 @@ WRONG_TYPES = {
     "Decoding(model, [1, 2], config())": "prompt 1 is no list of ids; give a list of such lists",
     "config(temperature=np.float32(0.5), top_k=np.int64(3)).top_k": "3",
 }
-SCRIPT = """
-import json, sys
+SETUP = """
 import numpy as np
 from cleangpt2.completion import generate
-from cleangpt2.errors import CleanGPT2Error
 from cleangpt2.sampler.config import SamplingConfig as config
 from cleangpt2.sampler.decode import Decoding
 from tests.stubs import small_tokenizer, successor_model
@@ -334,21 +330,8 @@ from tests.stubs import small_tokenizer, successor_model
 tokenizer = small_tokenizer()
 model = successor_model(tokenizer.vocab_size)
 write = lambda *args, **settings: generate(model, tokenizer, *args, **settings)
-
-def outcome(call):
-    try:
-        return str(eval(call))
-    except CleanGPT2Error as error:
-        return str(error)
-    except Exception as error:
-        return repr(error)
-
-print(json.dumps({call: outcome(call) for call in json.load(sys.stdin)}))
 """
 
 
 def test_values_of_the_wrong_type_get_one_clear_line_each():
-    # In a process of its own, where nothing checks annotations before the package does.
-    result = run_python("-c", SCRIPT, input=json.dumps(list(WRONG_TYPES)))
-    assert result.stderr == ""
-    assert json.loads(result.stdout) == WRONG_TYPES
+    assert answers(SETUP, WRONG_TYPES) == WRONG_TYPES
