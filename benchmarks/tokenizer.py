@@ -12,15 +12,14 @@ import gzip
 import importlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from statistics import median
 
 import tiktoken
+from _turns import installed, load, machine
 
 from cleangpt2.tokenizer import Tokenizer, bpe
 from cleangpt2.tokenizer.learning import fast_module
@@ -48,8 +47,7 @@ def main() -> None:
         mergeable_ranks=dict(tok.vocabulary.ids),
         special_tokens=tok.special_tokens,
     )
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {load()}")
-    print(", ".join(f"{name} {version(name)}" for name in ("tiktoken", "gigatoken") if found(name)))
+    print(machine("tiktoken", "gigatoken"))
 
     texts = reviews(args.data)
     encode(tok, raw, texts, args.rounds)
@@ -140,7 +138,7 @@ def train(data: Path, megabytes: float) -> None:
         started = time.perf_counter()
         same = fast.train(corpus, n_merges) == merges
         print(f"  {'gigatoken':<16}{time.perf_counter() - started:>8.2f} s   same merges: {same}")
-    if found("rustbpe"):
+    if installed("rustbpe"):
         started = time.perf_counter()
         rust = getattr(importlib.import_module("rustbpe"), "Tokenizer")()  # noqa: B009
         rust.train_from_iterator(iter(corpus), 8192, pattern=bpe.SPLIT_PATTERN)
@@ -206,19 +204,6 @@ def texts_of(path: Path) -> Iterator[str]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield max((v for v in json.loads(line).values() if isinstance(v, str)), key=len)
-
-
-def found(package: str) -> bool:
-    """Whether a package is installed."""
-    try:
-        return bool(version(package))
-    except ImportError:
-        return False
-
-
-def load() -> str:
-    """How busy the machine is, where it says so."""
-    return f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
 
 
 if __name__ == "__main__":
