@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cleangpt2.errors import ContextLengthError
+from cleangpt2.errors import ContextLengthError, InputError
 from cleangpt2.model.config import GPT2Config
 
 
@@ -47,6 +47,24 @@ class KVCache:
     def B(self) -> int:
         """Sequences held."""
         return len(self.lengths)
+
+    def check(self, B: int, weight: Tensor) -> None:
+        """Refuse rows that are not its own, and a model that is elsewhere or of another data type.
+
+        Raises:
+            InputError: What differs; nothing is changed, and no GPU is waited for.
+        """
+        again = "make a new one with KVCache(model.config, B, like=model.wte.weight)"
+        k = self.layers[0].k
+        if B != self.B:
+            raise InputError(
+                f"{B} rows of ids for a cache of {self.B} sequences: give one row for each sequence"
+            )
+        if k.device != weight.device:
+            raise InputError(f"the cache is on {k.device}, the model on {weight.device}: {again}")
+        # Autocast computes keys in another type than the weights', so both are right under it.
+        if k.dtype != weight.dtype and not torch.is_autocast_enabled(k.device.type):
+            raise InputError(f"the cache holds {k.dtype}, the model {weight.dtype}: {again}")
 
     def begin(self, T: int) -> Int[Tensor, "B T"]:
         """Prepare every layer for T new tokens a row and return their positions.
@@ -88,9 +106,19 @@ class KVCache:
     def select(self, rows: list[int]) -> None:
         """Keep `rows`, in this order; a row named twice is copied."""
         index = torch.tensor(rows, device=self.layers[0].k.device)
+        filled = max(self.lengths)
         self.lengths = [self.lengths[row] for row in rows]
         for layer in self.layers:
-            layer.k, layer.v = layer.k[index], layer.v[index]
+            layer.k, layer.v = (_rows(held, index, filled) for held in (layer.k, layer.v))
+
+    def replace(self, rows: list[int], other: "KVCache") -> None:
+        """Put the sequences of another cache of the same model in the place of `rows`."""
+        index = torch.tensor(rows, device=self.layers[0].k.device)
+        for layer, new in zip(self.layers, other.layers, strict=True):
+            layer.k[index, :, : other.capacity] = new.k
+            layer.v[index, :, : other.capacity] = new.v
+        for row, length in zip(rows, other.lengths, strict=True):
+            self.lengths[row] = length
 
 
 class LayerCache:
@@ -115,3 +143,14 @@ class LayerCache:
             self.k[rows, :, self.columns] = k.transpose(1, 2)
             self.v[rows, :, self.columns] = v.transpose(1, 2)
         return self.k[:, :, : self.end], self.v[:, :, : self.end], self.visible
+
+
+def _rows(
+    held: Float[Tensor, "B H N D"], index: Int[Tensor, " b"], filled: int
+) -> Float[Tensor, "b H N D"]:
+    """Put some rows first, in place where there is room; only what is filled moves."""
+    b = len(index)
+    # Zeros, not empty memory: a NaN there would pass through attention's weights of zero.
+    rows = held[:b] if b <= len(held) else held.new_zeros(b, *held.shape[1:])
+    rows[:, :, :filled] = held[index, :, :filled]  # the right side is a copy before it is written
+    return rows

@@ -1,7 +1,10 @@
 """Pure functions on logits: each forbids or reweighs tokens, none chooses one.
 
-A forbidden token has logit -inf. Letters: B rows, V vocabulary.
+These look at a token's probability alone; ``penalties`` looks at what was said before it. A
+forbidden token has logit -inf. Letters: B rows, V vocabulary.
 """
+
+import math
 
 import torch
 from jaxtyping import Float
@@ -65,6 +68,56 @@ def _largest_reaching(
         largest = logits.sort(dim=-1, descending=True).values
         sums = (largest - total).exp().cumsum(dim=-1)
     return largest, sums
+
+
+def min_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
+    """Keep tokens at least p times as likely as the likeliest (Nguyen et al., 2024).
+
+    Where the model is sure few remain, where it is not many: the limit follows the distribution.
+
+    >>> min_p(torch.tensor([[0.5, 0.2, 0.3]]).log(), 0.5).exp()
+    tensor([[0.5000, 0.0000, 0.3000]])
+    """
+    if p == 0:
+        return logits
+    limit = logits.amax(dim=-1, keepdim=True) + math.log(p)  # a ratio is a difference of logits
+    return logits.masked_fill(logits < limit, -torch.inf)
+
+
+def typical(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
+    """Keep tokens whose surprise is nearest the expected one, until they add up to p.
+
+    Locally typical sampling (Meister et al., 2022, equation 10): the surprise of a token is
+    -log of its probability, and its expectation the entropy. The likeliest token may go, where
+    it says less than is usual here. Of tokens equally far the last are all kept.
+
+    The surprises here are 0.7, 1.2 and 2.3 nats, their mean 1.17:
+
+    >>> typical(torch.tensor([[0.5, 0.3, 0.1, 0.1]]).log(), 0.2).exp()
+    tensor([[0.0000, 0.3000, 0.0000, 0.0000]])
+    """
+    if p >= 1:
+        return logits
+    logprobs = logits.log_softmax(dim=-1)
+    entropy = -(logprobs * logprobs.exp()).nansum(dim=-1, keepdim=True)  # 0 * -inf counts as 0
+    distance = (logprobs + entropy).abs()  # infinite where forbidden, so those come last
+    # Nearly always a thousand tokens reach p, as for top-p.
+    nearest, sums = _nearest_until(distance, logprobs, min(1024, logits.size(-1)))
+    if (sums[:, -1] < p).any():
+        nearest, sums = _nearest_until(distance, logprobs, logits.size(-1))
+    last = (sums < p).sum(dim=-1, keepdim=True).clamp(max=sums.size(-1) - 1)
+    return logits.masked_fill(distance > nearest.gather(-1, last), -torch.inf)
+
+
+def _nearest_until(
+    distance: Float[Tensor, "B V"], logprobs: Float[Tensor, "B V"], n: int
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """The n smallest distances, rising, and the running sums of their probabilities."""
+    if n == distance.size(-1):
+        nearest, ids = distance.sort(dim=-1)
+    else:
+        nearest, ids = distance.topk(n, largest=False)
+    return nearest, logprobs.gather(-1, ids).exp().cumsum(dim=-1)
 
 
 def vocabulary(logits: Float[Tensor, "B V"], size: int) -> Float[Tensor, "B V"]:

@@ -171,6 +171,28 @@ def test_another_number_of_rows_than_the_cache_holds_is_refused(B, rows):
     assert cache.lengths == [0] * B
 
 
+@pytest.mark.parametrize(
+    ("like", "says"),
+    [
+        (torch.empty(0, device="meta"), "the cache is on meta, the model on cpu: make a new one"),
+        (torch.empty(0, dtype=torch.float16), "holds torch.float16, the model torch.float32: make"),
+    ],
+)
+def test_a_cache_of_another_device_or_data_type_is_refused_by_name(like, says):
+    cache = KVCache(MODEL.config, B=1, like=like)
+    with pytest.raises(InputError, match=says):
+        MODEL(random_ids(1, 3), cache)
+    assert cache.lengths == [0]
+
+
+def test_under_autocast_a_cache_may_have_the_weights_type_or_autocasts():
+    ids = random_ids(1, 3)
+    for dtype in (torch.float32, torch.bfloat16):
+        cache = KVCache(MODEL.config, B=1, like=torch.empty(0, dtype=dtype))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert MODEL(ids, cache).isfinite().all()
+
+
 def test_lengths_only_shrink():
     cache = new_cache(2)
     MODEL(random_ids(2, 4), cache)

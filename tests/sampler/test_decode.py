@@ -8,7 +8,8 @@ import torch
 from cleangpt2.errors import ContextLengthError, InputError, SamplingError
 from cleangpt2.model.cache import KVCache
 from cleangpt2.sampler.config import SamplingConfig
-from cleangpt2.sampler.decode import MAX_ROWS, Decoding, pick
+from cleangpt2.sampler.decode import MAX_ROWS, Decoding
+from cleangpt2.sampler.pipeline import constrain, warp
 from tests.stubs import (
     close_calls,
     constant_model,
@@ -25,6 +26,11 @@ SETTINGS = [
     {"temperature": 1.2, "top_p": 0.8},
     {"temperature": 0.9, "top_k": 20, "top_p": 0.9},
 ]
+MANY = {
+    "temperature": 0.9, "typical_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.2,
+    "frequency_penalty": 0.3, "presence_penalty": 0.2, "no_repeat_ngram": 2, "min_new_tokens": 5,
+    "banned": ((4,), (7, 8)), "logit_bias": ((9, 2.0),), "forced_start": (12,), "forced_end": 13,
+}  # fmt: skip
 
 
 def decode(model, prompts, config, **kwargs):
@@ -135,7 +141,7 @@ def test_a_prompt_read_in_chunks_gives_the_same_logits(model, split):
 # ---- what must not matter -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", SETTINGS[:2], ids=str)
+@pytest.mark.parametrize("settings", [*SETTINGS[:2], MANY], ids=str)
 def test_a_sample_is_the_same_alone_and_in_any_batch(exact_model, settings):
     config = SamplingConfig(**settings, seed=6, max_new_tokens=20)
     alone = [responses(exact_model, [prompt], config)[0] for prompt in PROMPTS]
@@ -299,38 +305,6 @@ def test_a_vocabulary_larger_than_the_model_is_the_model_s():
     assert Decoding(model, [[1]], SamplingConfig(), vocab_size=9).vocab_size == 4
 
 
-# ---- picking ------------------------------------------------------------------------------
-
-EDGES = [0.0, 5e-324, 0.5, math.nextafter(1.0, 0.0)]
-
-
-@pytest.mark.parametrize("u", EDGES)
-@pytest.mark.parametrize("allowed", [[0], [5], [9], [0, 9], [3, 4], [1, 8]], ids=str)
-def test_a_token_without_probability_is_never_picked(u, allowed):
-    logits = torch.full((1, 10), -torch.inf)
-    logits[0, allowed] = torch.randn(len(allowed))
-    assert pick(logits, torch.tensor([u], dtype=torch.float64), 1.0).item() in allowed
-
-
-@pytest.mark.parametrize("u", EDGES)
-def test_a_probability_that_underflows_is_never_picked(u):
-    logits = torch.tensor([[-500.0, 0.0, -500.0]])
-    assert pick(logits, torch.tensor([u], dtype=torch.float64), 1.0).item() == 1
-
-
-def test_the_ends_of_the_unit_interval_pick_the_first_and_the_last():
-    logits = torch.zeros(2, 50257)
-    u = torch.tensor([0.0, math.nextafter(1.0, 0.0)], dtype=torch.float64)
-    assert pick(logits, u, 1.0).tolist() == [0, 50256]
-
-
-def test_picking_inverts_the_distribution_function():
-    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
-    u = torch.tensor([0.0, 0.0999, 0.1001, 0.2999, 0.3001, 0.5999, 0.6001, 0.9999])
-    picked = pick(logits.expand(len(u), -1), u.double(), 1.0)
-    assert picked.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-
-
 @pytest.mark.parametrize(
     ("bad", "where"), [(math.nan, "token 1 of sequence 0"), (math.inf, "token 3 of sequence 1")]
 )
@@ -342,9 +316,74 @@ def test_logits_that_are_no_numbers_are_refused_at_their_step(bad, where, temper
         model.output_weight[2, 6] = bad
     config = SamplingConfig(temperature=temperature, top_k=1 if temperature else None)
     decoding = Decoding(model, [[9], [4]], config)
-    with pytest.raises(SamplingError, match=f"{where} are NaN or infinite.*float32"):
+    with pytest.raises(SamplingError, match=f"{where} are NaN or infinite: its weights are dam"):
         while decoding.active:
             decoding.step()
+
+
+def test_a_short_data_type_is_named_as_a_cause():
+    model = successor_model().to(torch.bfloat16)
+    with torch.no_grad():
+        model.output_weight[2, 6] = math.inf
+    with pytest.raises(SamplingError, match="too large for torch.bfloat16, .*; try float32"):
+        Decoding(model, [[6]], SamplingConfig()).step()
+
+
+# ---- what is told of a token ---------------------------------------------------------------
+
+TOLD = [
+    {"temperature": 0},
+    {"temperature": 0.8},
+    {"temperature": 1.0},
+    {"temperature": 0.7, "top_k": 10, "min_p": 0.05, "repetition_penalty": 1.3},
+    {"temperature": 1.5, "typical_p": 0.8, "frequency_penalty": 0.5, "banned": ((4,), (9, 9))},
+]
+
+
+@pytest.mark.parametrize("settings", TOLD, ids=str)
+@torch.no_grad()
+def test_log_probs_and_alternatives_are_those_of_a_full_forward(model, settings):
+    config = SamplingConfig(**settings, seed=5, max_new_tokens=12, top_logprobs=15)
+    decoding = Decoding(model, PROMPTS, config, num_samples=2, stop_ids=[11])
+    while decoding.active:
+        for token in decoding.step():
+            before = decoding.sequences[token.row][:-1]
+            logits = model(before)[-1:]
+            said = logits.log_softmax(-1)[0]
+            start = len(PROMPTS[token.row // 2])
+            drawn = warp(constrain(logits, [before], config, starts=[start]), config)
+            drawn = drawn.log_softmax(-1)[0]
+            if config.temperature == 0:
+                drawn = torch.full_like(drawn, -torch.inf)
+                drawn[token.id] = 0.0
+            close = {"abs": 1e-4}
+            assert token.logprob == pytest.approx(said[token.id].item(), **close)
+            assert token.filtered_logprob == pytest.approx(drawn[token.id].item(), **close)
+            for told, logprobs in ((token.top, said), (token.filtered_top, drawn)):
+                allowed = int((logprobs > -torch.inf).sum())
+                assert len(told) == min(15, allowed)
+                assert [x.logprob for x in told] == sorted([x.logprob for x in told])[::-1]
+                expected = logprobs.topk(len(told)).values.tolist()
+                assert [x.logprob for x in told] == pytest.approx(expected, **close)
+                own = [logprobs[x.id].item() for x in told]
+                assert [x.logprob for x in told] == pytest.approx(own, **close)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_alternatives_are_told_only_where_they_are_asked_for(model, temperature):
+    config = SamplingConfig(max_new_tokens=3, seed=1, temperature=temperature)
+    decoding = Decoding(model, [[1]], config)
+    while decoding.active:
+        (token,) = decoding.step()
+        assert token.top == token.filtered_top == ()
+
+
+def test_asking_for_alternatives_changes_no_token(model):
+    plain, told = (
+        responses(model, PROMPTS, SamplingConfig(max_new_tokens=9, seed=1, top_logprobs=n))
+        for n in (0, 5)
+    )
+    assert plain == told
 
 
 # ---- how the model is treated -------------------------------------------------------------

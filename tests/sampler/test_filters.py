@@ -112,23 +112,77 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(values, p):
     assert torch.equal(filtered[filtered > -INF], logits[filtered > -INF])
 
 
+@pytest.mark.parametrize(
+    ("p", "ids"), [(0.0, [0, 1, 2, 3]), (0.26, [0, 1, 2]), (0.6, [0, 2]), (0.76, [2]), (1.0, [2])]
+)
+def test_min_p_keeps_tokens_at_least_so_many_times_as_likely_as_the_likeliest(p, ids):
+    logits = torch.tensor([[0.3, 0.2, 0.4, 0.1]]).log()
+    assert kept(filters.min_p(logits, p)) == ids
+
+
+def test_min_p_follows_the_distribution():
+    sure, unsure = torch.tensor([[5.0, 0.0, 0.0, 0.0]]), torch.tensor([[0.5, 0.0, 0.0, 0.0]])
+    assert kept(filters.min_p(sure, 0.1)) == [0]
+    assert kept(filters.min_p(unsure, 0.1)) == [0, 1, 2, 3]
+
+
+def typical_set(logits, p):
+    """Typical sampling by its definition; tokens as far from the entropy as the last stay too."""
+    probabilities = torch.softmax(logits.double(), dim=-1)[0].tolist()
+    surprise = [-math.log(q) if q > 0 else INF for q in probabilities]
+    entropy = sum(q * s for q, s in zip(probabilities, surprise, strict=True) if q > 0)
+    far = [abs(s - entropy) for s in surprise]
+    reached, last = 0.0, 0.0
+    for id in sorted(range(len(far)), key=far.__getitem__):
+        if reached >= p:
+            break
+        last = far[id]
+        reached += probabilities[id]
+    return [id for id, distance in enumerate(far) if distance <= last + 1e-6 and distance < INF]
+
+
+@given(
+    st.lists(st.sampled_from([-INF, -3.0, 0.0, 1.0, 2.0, 2.5]), min_size=1, max_size=30),
+    st.sampled_from([0.0137, 0.2511, 0.5013, 0.7771, 0.9091, 0.98765]),
+)
+def test_typical_keeps_the_least_surprisingly_surprising_that_reach_p(values, p):
+    if max(values) == -INF:
+        return
+    logits = torch.tensor([values])
+    assert kept(filters.typical(logits, p)) == typical_set(logits, p)
+
+
+def test_typical_may_forbid_the_likeliest():
+    logits = torch.tensor([[0.4, *[0.06] * 10]]).log()  # entropy 2.06: 0.92 is too little surprise
+    assert kept(filters.typical(logits, 0.5)) == list(range(1, 11))
+
+
+def test_typical_of_one_forbids_none():
+    logits = torch.randn(2, 5) * 50
+    assert torch.equal(filters.typical(logits, 1.0), logits)
+
+
 def test_forbidden_tokens_stay_forbidden():
     logits = torch.tensor([[-INF, 2.0, -INF, 1.0, 0.0]])
     for filtered in (
         filters.temperature(logits, 0.5),
         filters.top_k(logits, 4),
         filters.top_p(logits, 0.9999),
+        filters.min_p(logits, 1e-9),
+        filters.typical(logits, 0.9999),
         filters.vocabulary(logits, 4),
     ):
         assert not {0, 2} & set(kept(filtered))
         assert not filtered.isnan().any()
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "vocabulary"])
+@pytest.mark.parametrize(
+    "name", ["temperature", "top_k", "top_p", "min_p", "typical", "vocabulary"]
+)
 def test_the_given_logits_are_left_alone(name):
     logits = torch.randn(2, 9)
     before = logits.clone()
-    getattr(filters, name)(logits, 0.5 if name in ("temperature", "top_p") else 3)
+    getattr(filters, name)(logits, 3 if name in ("top_k", "vocabulary") else 0.5)
     assert torch.equal(logits, before)
 
 
@@ -141,5 +195,10 @@ def test_a_vocabulary_as_large_as_the_embedding_forbids_none(size):
 def test_float32_extremes_give_numbers():
     big = torch.finfo(torch.float32).max
     logits = torch.tensor([[big, -big, 0.0, big / 2]])
-    for filtered in (filters.top_k(logits, 2), filters.top_p(logits, 0.9)):
+    for filtered in (
+        filters.top_k(logits, 2),
+        filters.top_p(logits, 0.9),
+        filters.min_p(logits, 0.1),
+        filters.typical(logits, 0.9),
+    ):
         assert filtered.softmax(-1)[0].tolist() == [1.0, 0.0, 0.0, 0.0]

@@ -61,6 +61,67 @@ def test_neighbours_are_independent(name, left, right):
     assert 63 - 4 * np.sqrt(126) < statistic < 63 + 4 * np.sqrt(126)
 
 
+def grid(source, n=12):
+    """Numbers over seeds, prompts, samples and steps: (n, n, n, n)."""
+    return np.array(
+        [
+            [
+                [source(seed, [7, last], sample).random(n) for sample in range(n)]
+                for last in range(n)
+            ]
+            for seed in range(n)
+        ]
+    )
+
+
+def deviation(counts):
+    """Chi-square of counts that should be equal, as a standard normal deviate."""
+    expected, free = counts.sum() / counts.size, counts.size - 1
+    return (((counts - expected) ** 2 / expected).sum() - free) / np.sqrt(2 * free)
+
+
+def worst_deviation(numbers, axis, lag=1):
+    """How far the numbers, and pairs `lag` apart along one axis, are from uniform."""
+    left, right = (
+        np.take(numbers, range(start, numbers.shape[axis] - lag + start), axis).ravel()
+        for start in (0, lag)
+    )
+    pairs, _, _ = np.histogram2d(left, right, bins=10, range=[[0, 1], [0, 1]])
+    alone, _ = np.histogram(numbers, bins=64, range=(0, 1))
+    correlation = np.corrcoef(left, right)[0, 1] * np.sqrt(len(left))
+    return max(abs(deviation(pairs)), abs(deviation(alone)), abs(correlation))
+
+
+@pytest.mark.parametrize("lag", [1, 2, 5])
+@pytest.mark.parametrize("axis", range(4), ids=["seed", "prompt", "sample", "step"])
+def test_neighbours_in_a_grid_of_all_four_are_independent(axis, lag):
+    numbers = grid(generator)
+    assert worst_deviation(numbers, axis, lag) < 4
+    assert worst_deviation(numbers * 2**30 % 1, axis, lag) < 4  # the last bits too
+
+
+@pytest.mark.parametrize(
+    ("careless", "axis"),
+    [
+        (lambda seed, prompt, sample: np.random.Generator(np.random.Philox(seed + sample)), 1),
+        (lambda seed, prompt, sample: Stripes(seed + prompt[-1] / 7 + sample / 5), 3),
+        (lambda seed, prompt, sample: Stripes(generator(seed, prompt, sample).random()), 3),
+    ],
+)
+def test_the_measures_above_notice_careless_numbers(careless, axis):
+    assert worst_deviation(grid(careless), axis) > 20
+
+
+class Stripes:
+    """Evenly spread numbers, each a fixed way from the last: uniform, and not independent."""
+
+    def __init__(self, start):
+        self.start = start
+
+    def random(self, n):
+        return (self.start + np.arange(n) * 0.618) % 1
+
+
 def test_longer_runs_begin_with_shorter_ones():
     assert generator(1, [5], 2).random(50)[:7].tolist() == generator(1, [5], 2).random(7).tolist()
 
