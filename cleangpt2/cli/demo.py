@@ -35,8 +35,8 @@ class Options:
 def run(options: Options) -> None:
     """Show the tokenizer, the model and the sampler at work."""
     began = time.monotonic()
-    from cleangpt2.cli.generate import print_stream
     from cleangpt2.cli.info import describe
+    from cleangpt2.cli.printing import print_stream
     from cleangpt2.cli.tokenize import round_trip
     from cleangpt2.completion import stream_all
     from cleangpt2.hub import locate

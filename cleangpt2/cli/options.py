@@ -88,4 +88,7 @@ def _one_line(box: str) -> str:
             sections.append([])
         else:
             sections[-1] += row.split()
-    return "; ".join(" ".join(words) for words in sections[1:] if words)
+    parts = [" ".join(words) for words in sections[1:] if words]
+    if re.match("Unrecognized options: [^-]", parts[0]):
+        parts.insert(1, "a text of several words needs quotes")
+    return "; ".join(parts)

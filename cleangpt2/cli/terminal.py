@@ -16,6 +16,10 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 _BACKGROUNDS = ("48;5;153", "48;5;187", "48;5;182", "48;5;151", "48;5;223")  # pale, told apart
 _BLACK_TEXT = "30"
 
+# Unicode has a picture of each control character below 32 and of 127, of the others none.
+_VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+_VISIBLE |= {0x7F: "\u2421"} | {code: f"\\x{code:02x}" for code in range(0x80, 0xA0)}
+
 
 @runtime_checkable
 class Stream(Protocol):
@@ -54,6 +58,26 @@ def stripe(text: str, number: int, stream: Stream | None = None) -> str:
     return f"\x1b[{_BLACK_TEXT};{ground}m{text}\x1b[0m" if has_colour(stream) else text
 
 
+def ground(text: str, colour: int, stream: Stream | None = None) -> str:
+    """``text`` in black on one of a terminal's 256 colours, which should be a light one."""
+    # Black is 16 of the 256: the theme decides what the plain one looks like.
+    return f"\x1b[38;5;16;48;5;{colour}m{text}\x1b[0m" if has_colour(stream) else text
+
+
+def harmless(text: str, stream: Stream | None = None) -> str:
+    r"""``text`` with control characters made visible if ``stream`` is a terminal.
+
+    A model may write any byte, and a terminal obeys escape sequences: they can hide text, change
+    a title, or fill in what you type next. As with ``ls``, a pipe gets the text as it is.
+
+    >>> class Terminal:
+    ...     isatty = lambda self: True
+    >>> harmless("\x1b[2J red\n", Terminal())
+    '␛[2J red\n'
+    """
+    return text.translate(_VISIBLE) if (stream or sys.stdout).isatty() else text
+
+
 def command() -> str:
     """What a person types here to call this program, which may not be on the search path."""
     script = shutil.which("cleangpt2", path=str(Path(sys.executable).parent))
@@ -65,12 +89,22 @@ def command() -> str:
 
 def warn(message: str) -> None:
     """One line on standard error that does not stop the work."""
-    print(paint("warning:", "yellow", sys.stderr), message, file=sys.stderr, flush=True)
+    print(
+        paint("warning:", "yellow", sys.stderr),
+        harmless(message, sys.stderr),
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def error(message: str) -> None:
     """One line on standard error that says why the work stopped."""
-    print(paint("error:", "red", sys.stderr), message, file=sys.stderr, flush=True)
+    print(
+        paint("error:", "red", sys.stderr),
+        harmless(message, sys.stderr),
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def speak_utf8() -> None:

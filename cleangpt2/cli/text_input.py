@@ -20,7 +20,8 @@ def given_or_piped(text: str | None) -> str | None:
     if sys.stdin is None or sys.stdin.isatty():
         return None
     try:
-        return _piped().removesuffix("\n")
+        piped = _piped()  # perhaps of a file that was written on Windows
+        return piped.removesuffix("\r\n" if piped.endswith("\r\n") else "\n")
     except UnicodeDecodeError as error:
         raise InputError(
             f"standard input is not UTF-8: byte {error.start} is "
@@ -37,10 +38,10 @@ def _piped() -> str:
     return stream.read().decode("utf-8").replace(os.linesep, "\n")
 
 
-def warn_of_last_space(text: str) -> None:
+def warn_of_last_space(text: str, way_out: str = "leave the space off") -> None:
     """Say what a space at the end of a prompt does to what follows it."""
     if text.endswith(" "):
         terminal.warn(
             "the text ends in a space; words carry the space before them, so as a prompt this asks "
-            "for a word without one: leave the space off"
+            f"for a word without one: {way_out}"
         )
