@@ -12,23 +12,32 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cleangpt2.completion import Completion, generate, stream
+    from cleangpt2.completion import (
+        Completion,
+        beam_search,
+        contrastive_search,
+        generate,
+        stream,
+    )
     from cleangpt2.errors import CleanGPT2Error
     from cleangpt2.model.config import GPT2Config
     from cleangpt2.model.gpt2 import GPT2
-    from cleangpt2.model.pretrained import load
+    from cleangpt2.model.pretrained import load, save
     from cleangpt2.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Completion": "cleangpt2.completion",
+    "beam_search": "cleangpt2.completion",
+    "contrastive_search": "cleangpt2.completion",
     "generate": "cleangpt2.completion",
     "stream": "cleangpt2.completion",
     "CleanGPT2Error": "cleangpt2.errors",
     "GPT2Config": "cleangpt2.model.config",
     "GPT2": "cleangpt2.model.gpt2",
     "load": "cleangpt2.model.pretrained",
+    "save": "cleangpt2.model.pretrained",
     "Tokenizer": "cleangpt2.tokenizer",
 }
 
@@ -39,8 +48,11 @@ __all__ = [
     "GPT2Config",
     "Tokenizer",
     "__version__",
+    "beam_search",
+    "contrastive_search",
     "generate",
     "load",
+    "save",
     "stream",
 ]
 

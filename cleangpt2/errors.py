@@ -46,7 +46,7 @@ class InputError(CleanGPT2Error, ValueError):
 
 
 class DeviceError(CleanGPT2Error):
-    """A device or data type that this machine does not have."""
+    """A device or data type that this machine does not have, or that computes wrongly."""
 
 
 class DataError(CleanGPT2Error, ValueError):

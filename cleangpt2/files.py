@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and texts of strangers, read up to a limit."""
 
 import os
 from collections.abc import Generator
@@ -7,6 +7,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cleangpt2.errors import OutputError
+
+LARGEST_TEXT = 1 << 26
+"""Bytes of a JSON or vocabulary file; the largest known have a quarter of it."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file, which may be anybody's.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no UTF-8, or longer than `LARGEST_TEXT`.
+    """
+    if (size := path.stat().st_size) > LARGEST_TEXT:
+        raise ValueError(f"it has {size:,} bytes, and at most {LARGEST_TEXT:,} are read")
+    return path.read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """From a model's name to its files.
 
-A name is a bundled model (``story``), a folder that holds a model, a short name (``gpt2``) or a
-hub id (``owner/name``). Only the last two touch the network, and only when a file is asked for:
-huggingface_hub then downloads it with a progress bar, resumes a connection that breaks, and
-keeps it in the cache it shares with transformers. What arrives is checked against the hash
-the hub publishes.
+A name is a bundled model (``story``), a folder that holds a model, a checkpoint of another
+program, a short name (``gpt2``) or a hub id (``owner/name``). Only the last two touch the
+network, and only when a file is asked for: huggingface_hub then downloads it with a progress bar,
+resumes a connection that breaks, and keeps it in the cache it shares with transformers. What
+arrives is checked against the hash the hub publishes.
 """
 
 import hashlib
@@ -33,11 +33,24 @@ ALIASES = {
 }
 """Short names of the published models and where the hub keeps them."""
 
+CHECKPOINT_SUFFIXES = (".pt", ".pth", ".bin", ".index")
+"""Of files that hold a model of nanoGPT, llm.c or TensorFlow; see ``model/convert``."""
+
 _CHOICES = (
     f"a name ({', '.join((*BUNDLED, *ALIASES))}), a hub id (owner/name) "
-    "or a folder that holds a model"
+    "or a folder that holds a model, or a checkpoint of another program"
 )
-_MODEL_FILES = ("config.json", "merges.txt", "tokenizer.json")  # one of them makes a model folder
+# One of them makes a model folder, whole or not; the last are nanoGPT's and TensorFlow's.
+_MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "merges.txt",
+    "tokenizer.json",
+    "ckpt.pt",
+    "hparams.json",
+    "checkpoint",
+)
 _ASSETS = Path(__file__).parent / "assets"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILENAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
@@ -46,10 +59,19 @@ _FILENAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")
 class Source:
     """Where the files of one model are: a folder, or a repository on the hub."""
 
-    def __init__(self, name: str, *, folder: Path | None = None, repo: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        folder: Path | None = None,
+        repo: str | None = None,
+        checkpoint: Path | None = None,
+    ) -> None:
         self.name = name
         self.folder = folder
         self.repo = repo
+        self.checkpoint = checkpoint
+        """The one file of `folder` that was asked for, of another program."""
         # The first file pins the commit, so that config and weights never come from two versions.
         self._revision = "main"
 
@@ -129,7 +151,7 @@ class Source:
         path = None
         try:
             path = Path(hf_hub_download(self.repo, filename, revision=self._revision))
-            _check_download(path, listed.etag or "")
+            check_content(path, listed.etag or "")
         except Exception as error:
             if path is not None:
                 path.resolve().unlink()  # the cached content; `path` may be a link to it
@@ -157,7 +179,11 @@ def locate(name: str | Path) -> Source:
     text, path = str(name), _existing(name)
     if text in BUNDLED:
         return Source(text, folder=_ASSETS / text)
-    is_hub_id = isinstance(name, str) and _HUB_ID.fullmatch(text)
+    is_file = path is not None and path.is_file()
+    if path and is_file and _may_be_checkpoint(path):
+        return Source(text, folder=path.parent, checkpoint=path)
+    is_path = isinstance(name, Path) or is_file or text.endswith(CHECKPOINT_SUFFIXES)
+    is_hub_id = not is_path and _HUB_ID.fullmatch(text)
     repo = text if is_hub_id else ALIASES.get(text)
     # A folder that only happens to be called gpt2 must not stand before the model.
     if path and path.is_dir() and (repo is None or _holds_model(path)):
@@ -179,18 +205,24 @@ def _existing(name: str | Path) -> Path | None:
         return None
 
 
+def _may_be_checkpoint(path: Path) -> bool:
+    """Whether a file may hold a whole model; those of Hugging Face folders do not."""
+    is_shard = path.name.startswith("pytorch_model")
+    return path.suffix in CHECKPOINT_SUFFIXES and not is_shard
+
+
 def _holds_model(folder: Path) -> bool:
     return any((folder / filename).is_file() for filename in _MODEL_FILES)
 
 
 def _nearest(name: str) -> str:
-    """The known name or the neighbouring folder that is most like `name`, as a question."""
+    """The known name, neighbouring folder or checkpoint most like `name`, as a question."""
     try:
         parent = Path(name).expanduser().parent
-        folders = [str(path) for path in parent.iterdir() if path.is_dir()]
+        paths = [path for path in parent.iterdir() if path.is_dir() or _may_be_checkpoint(path)]
     except (OSError, RuntimeError, ValueError):  # as in `_existing`; a zero byte in the name
-        folders = []
-    known = (*BUNDLED, *ALIASES, *ALIASES.values(), *folders)
+        paths = []
+    known = (*BUNDLED, *ALIASES, *ALIASES.values(), *map(str, paths))
     return did_you_mean(name, known) or did_you_mean(name.lower(), known)
 
 
@@ -200,10 +232,13 @@ def _check_filename(filename: str, owner: str) -> None:
         raise CheckpointError(f"{owner} names a file {filename!r}, which may leave its folder")
 
 
-def _check_download(path: Path, published: str) -> None:
-    """Compare a fresh file with the hash the hub publishes; its client compares sizes alone.
+def check_content(path: Path, published: str) -> None:
+    """Compare a file with the hash the hub publishes for it; its client compares sizes alone.
 
     Large files are listed by sha256 and small ones by git's blob hash; a mirror may list neither.
+
+    Raises:
+        CheckpointError: It has another one.
     """
     if re.fullmatch(r"[0-9a-f]{64}", published):
         actual = _sha256(path)
@@ -213,9 +248,7 @@ def _check_download(path: Path, published: str) -> None:
     else:
         return
     if actual != published:
-        raise CheckpointError(
-            f"it arrived with hash {actual[:12]}..., the hub lists {published[:12]}..."
-        )
+        raise CheckpointError(f"it has hash {actual[:12]}..., the hub lists {published[:12]}...")
 
 
 def _sha256(path: Path) -> str:
@@ -229,6 +262,9 @@ def _hub_error(source: Source, filename: str, error: Exception) -> CleanGPT2Erro
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     what = f"{filename} of {source.name!r}"
+    folder = _existing(source.name)
+    if folder is not None and folder.is_dir():
+        what += " (the folder of that name here holds no model)"
     if isinstance(error, CheckpointError):
         return CheckpointError(
             f"{what} was refused and removed: {error}; run again to download it afresh"

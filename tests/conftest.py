@@ -1,9 +1,12 @@
 """What every test stands on: fixed seeds, no network, checked shapes, the data folder."""
 
+import atexit
 import ipaddress
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_COLOR", "1")
+# What the package remembers about this machine; inherited by every process the tests start.
+if "CLEANGPT2_CACHE" not in os.environ:
+    os.environ["CLEANGPT2_CACHE"] = tempfile.mkdtemp(prefix="cleangpt2-tests-")
+    atexit.register(shutil.rmtree, os.environ["CLEANGPT2_CACHE"], ignore_errors=True)
 
 import pytest
 

@@ -68,7 +68,7 @@ def test_short_names_are_hub_ids(name):
     assert locate(name).repo == ALIASES[name] == locate(ALIASES[name]).repo
 
 
-@pytest.mark.parametrize("filename", ["config.json", "merges.txt", "tokenizer.json"])
+@pytest.mark.parametrize("filename", ["config.json", "model.safetensors", "checkpoint"])
 @pytest.mark.parametrize("name", ["gpt2", "openai-community/gpt2"])
 def test_a_folder_with_a_model_wins_over_the_hub(name, filename, tmp_path, monkeypatch):
     (tmp_path / name).mkdir(parents=True)
@@ -271,6 +271,15 @@ def test_an_offline_miss_names_the_fix(hub, fetch):
     assert hub.requests == []
     optional = fetch("gpt2", "config.json", env={"HF_HUB_OFFLINE": "1"}, optional=True)
     assert optional["path"] is None
+
+
+def test_a_folder_that_holds_no_model_is_mentioned_with_the_hub(fetch, tmp_path):
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    answer = fetch("runs/first", "config.json", env={"HF_HUB_OFFLINE": "1"})
+    assert (
+        "config.json of 'runs/first' (the folder of that name here holds no model)"
+        in (answer["message"])
+    )
 
 
 def test_a_hub_that_cannot_be_reached_names_the_fix(fetch):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tyro
 
 from cleangpt2.cli.terminal import paint
-from cleangpt2.model.summary import Summary, summarise, weight_differences
+from cleangpt2.model.summary import Summary, show_bytes, summarise, weight_differences
 
 EXAMPLE = """
     cleangpt2 info story
@@ -22,7 +22,7 @@ class Options:
     """What to describe."""
 
     model: tyro.conf.Positional[str] = "story"
-    """A bundled model, a published size, a hub id or a folder."""
+    """A bundled model, a published size, a hub id, a folder or a checkpoint."""
     compare: str | None = None
     """A second model, to stand beside the first."""
     json: bool = False
@@ -65,14 +65,14 @@ def describe(summary: Summary) -> Iterator[str]:
     types = ["float32", "bfloat16", "int8"]
     rows = [["memory", "float32", "16 bits", "int8"]]
     for what, sizes in summary.memory().items():
-        rows.append([what, *(_bytes(sizes[t]) if t in sizes else "" for t in types)])
+        rows.append([what, *(show_bytes(sizes[t]) if t in sizes else "" for t in types)])
     yield from _table(rows, left=1)
     if stored := summary.stored:
         files = stored.files[0] if len(stored.files) == 1 else f"{len(stored.files)} files"
         yield ""
         yield (
             f"on disk  {files}: {stored.tensors} tensors of {', '.join(stored.dtypes)}, "
-            f"{_bytes(stored.bytes)}"
+            f"{show_bytes(stored.bytes)}"
         )
 
 
@@ -101,7 +101,7 @@ def _compare(a: Summary, b: Summary, differences: dict[str, float | None] | None
     theirs = b.memory()
     for what, sizes in a.memory().items():
         one, other = sizes["float32"], theirs[what]["float32"]
-        rows.append([what, _bytes(one), _bytes(other), _ratio(one, other)])
+        rows.append([what, show_bytes(one), show_bytes(other), _ratio(one, other)])
     yield from _table(rows, left=1)
 
 
@@ -152,14 +152,3 @@ def _count(number: int) -> str:
     ('124.4 M', '1.56 B', '0.5 M')
     """
     return f"{number / 1e9:.2f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"
-
-
-def _bytes(number: int) -> str:
-    """A size in decimal units, as disks and downloads count.
-
-    >>> _bytes(73_728), _bytes(497_759_232), _bytes(6_230_444_800)
-    ('73.7 kB', '497.8 MB', '6.23 GB')
-    """
-    if number >= 1e9:
-        return f"{number / 1e9:.2f} GB"
-    return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"

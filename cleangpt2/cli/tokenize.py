@@ -40,7 +40,7 @@ class Options:
     text: tyro.conf.Positional[str | None] = None
     """Text to tokenize; left out, it is read from standard input."""
     model: str = "story"
-    """Bundled model (story, tiny), published size (gpt2, gpt2-xl, ...), hub id, or folder."""
+    """Bundled model (story, tiny), published size (gpt2, ...), hub id, folder or checkpoint."""
     allow_special: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A special token, like <|endoftext|>, whose text becomes its id; else it is plain text."""
     pitfalls: bool = False
@@ -53,9 +53,10 @@ class Options:
 
 def run(options: Options) -> None:
     """Print the text, its ids and what they decode to."""
-    from cleangpt2.tokenizer import Tokenizer
+    from cleangpt2.hub import locate
+    from cleangpt2.model.convert.tokenizers import tokenizer_of
 
-    tokenizer = Tokenizer.from_pretrained(options.model)
+    tokenizer = tokenizer_of(locate(options.model))
     if options.vocab_stats:
         print(_as_json(vocabulary_facts(tokenizer)) if options.json else describe(tokenizer))
         return
@@ -130,9 +131,14 @@ def _striped(pieces: "list[Piece]") -> str:
     """The tokens on grounds of changing colour; parts of a character show as their bytes."""
     shown = []
     for number, piece in enumerate(pieces):
-        text = piece.text if piece.is_whole else "".join(map(_byte, piece.bytes))
-        shown.append("\n".join(terminal.stripe(line, number) for line in text.split("\n")))
+        lines = spelt(piece).split("\n")
+        shown.append("\n".join(terminal.stripe(line, number) for line in lines))
     return "".join(shown)
+
+
+def spelt(piece: "Piece") -> str:
+    """The text of a token; if it starts or ends inside a character, its bytes."""
+    return piece.text if piece.is_whole else "".join(map(_byte, piece.bytes))
 
 
 def _byte(byte: int) -> str:

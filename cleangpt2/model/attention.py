@@ -7,6 +7,8 @@ Letters: B batch, T new tokens, S visible tokens (past + new),
 C = n_embd, H = n_head, D = C / H.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -14,6 +16,22 @@ from torch import Tensor, nn
 
 from cleangpt2.model.cache import LayerCache
 from cleangpt2.model.config import GPT2Config
+from cleangpt2.model.linear import Linear
+
+PATHS = ("causal", "mask", "plain")
+"""Ways to compute attention, the quickest first: PyTorch's fused kernel with its own causal mask,
+the same kernel with a mask of ours, and the formula written out in float32."""
+
+
+def trusted_paths(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """The paths not known to be wrong there; ``selfcheck.py`` finds out what nobody knew.
+
+    >>> trusted_paths(torch.device("mps"), torch.float16)
+    ('mask', 'plain')
+    """
+    # On Metal `is_causal` leaks the future in half precision (pytorch#195910).
+    leaks = device.type == "mps" and dtype != torch.float32
+    return PATHS[1:] if leaks else PATHS
 
 
 def attention(
@@ -24,6 +42,7 @@ def attention(
     scale: float,
     visible: Bool[Tensor, "B 1 T S"] | None = None,
     dropout: float = 0.0,
+    path: str = "causal",
 ) -> Float[Tensor, "B H T D"]:
     """Each query's mean of the values it may see, weighted by softmax(scale * q.k).
 
@@ -33,21 +52,39 @@ def attention(
         visible: True where query t of row b may see key s. ``None`` means that the T queries
             are the last of the S tokens in every row, so query t sees keys up to S - T + t.
         dropout: Probability with which a weight is dropped.
+        path: One of `PATHS`; one that is not to be trusted here gives way to ``mask``.
     """
     T, S = q.size(2), k.size(2)
-    if visible is not None:
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=visible, scale=scale, dropout_p=dropout
-        )
-    # PyTorch's `is_causal` counts queries from 0, so it is right only without a past. On Metal
-    # it leaks the future in half precision (pytorch#195910). One lone query may see everything.
-    leaks = q.device.type == "mps" and q.dtype != torch.float32
-    if T == S and not leaks:
+    # PyTorch's `is_causal` counts queries from 0, so it is right only without a past.
+    causal = path == "causal" and path in trusted_paths(q.device, q.dtype)
+    if causal and visible is None and T == S:
         return F.scaled_dot_product_attention(
             q, k, v, is_causal=T > 1, scale=scale, dropout_p=dropout
         )
-    mask = None if T == 1 else q.new_ones(T, S, dtype=torch.bool).tril(S - T)
+    mask = visible
+    if visible is None and T > 1:  # one lone query may see everything
+        mask = q.new_ones(T, S, dtype=torch.bool).tril(S - T)
+    if path == "plain":
+        return _plain(q, k, v, mask, scale, dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, dropout_p=dropout)
+
+
+def _plain(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B H S D"],
+    v: Float[Tensor, "B H S D"],
+    mask: Bool[Tensor, "*rows T S"] | None,
+    scale: float,
+    dropout: float,
+) -> Float[Tensor, "B H T D"]:
+    """The formula itself, in float32 at least: slow, holds the whole map, trusts no kernel."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast(q.device.type, enabled=False):  # it would go down again
+        scores = (q.to(wide) @ k.to(wide).mT) * scale
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        weights = F.dropout(scores.softmax(dim=-1), dropout)
+        return (weights @ v.to(wide)).to(q.dtype)
 
 
 class CausalSelfAttention(nn.Module):
@@ -59,9 +96,10 @@ class CausalSelfAttention(nn.Module):
         self.n_head = config.n_head
         self.scale = config.attention_scale(layer)
         self.upcast = config.reorder_and_upcast_attn
+        self.path = PATHS[0]
         self.attn_pdrop = config.attn_pdrop
-        self.c_attn = nn.Linear(C, 3 * C)  # Q, K and V in one matmul
-        self.c_proj = nn.Linear(C, C)
+        self.c_attn = Linear(C, 3 * C)  # Q, K and V in one matmul
+        self.c_proj = Linear(C, C)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def heads(
@@ -80,19 +118,30 @@ class CausalSelfAttention(nn.Module):
             x: Residual stream after ``ln_1``.
             cache: Past keys and values; extended in place. ``None`` means no past.
         """
-        q, k, v = self.heads(x)
+        y = self.mix(*self.heads(x), cache)
+        return self.resid_dropout(self.c_proj(y.to(x.dtype)))
+
+    def mix(
+        self,
+        q: Float[Tensor, "B H T D"],
+        k: Float[Tensor, "B H T D"],
+        v: Float[Tensor, "B H T D"],
+        cache: LayerCache | None = None,
+    ) -> Float[Tensor, "B T C"]:
+        """What the T new tokens read from all S, the heads side by side."""
         visible = None
         if cache is not None:
             k, v, visible = cache.append(k, v)  # (B, H, S, D)
         dropout = self.attn_pdrop if self.training else 0.0
+        attend = partial(
+            attention, scale=self.scale, visible=visible, dropout=dropout, path=self.path
+        )
         if self.upcast:
-            with torch.autocast(x.device.type, enabled=False):  # it would go down again
-                q, k, v = q.float(), k.float(), v.float()
-                y = attention(q, k, v, scale=self.scale, visible=visible, dropout=dropout)
+            with torch.autocast(q.device.type, enabled=False):  # it would go down again
+                y = attend(q.float(), k.float(), v.float()).to(q.dtype)
         else:
-            y = attention(q, k, v, scale=self.scale, visible=visible, dropout=dropout)
-        y = y.to(x.dtype).transpose(1, 2).flatten(2)  # heads side by side: (B, T, C)
-        return self.resid_dropout(self.c_proj(y))
+            y = attend(q, k, v)
+        return y.transpose(1, 2).flatten(2)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` says of the parts that are no modules."""

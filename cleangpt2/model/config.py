@@ -51,9 +51,15 @@ UNSUPPORTED = {
     "is_causal": True,
 }
 
+GPT2_VOCAB_SIZES = (50257, 50304)
+"""Rows of GPT-2's own embedding, as it is and padded to a multiple of 64."""
+
 LARGEST_SIZE = 2**24
 """No dimension of a GPT-2 comes near it; a corrupt ``config.json`` does, and would ask for
 more memory than a machine can count."""
+
+LARGEST_DEPTH = 2**12
+"""Layers; even an outline without memory takes a millisecond for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +114,9 @@ class GPT2Config:
             _check_type(field.name, getattr(self, field.name), field.type)
         for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head", "n_inner"):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= LARGEST_SIZE:
-                raise ConfigError(f"{name} is {value}; it must lie from 1 to {LARGEST_SIZE:,}")
+            largest = LARGEST_DEPTH if name == "n_layer" else LARGEST_SIZE
+            if value is not None and not 1 <= value <= largest:
+                raise ConfigError(f"{name} is {value}; it must lie from 1 to {largest:,}")
         if self.n_embd % self.n_head:
             raise ConfigError(
                 f"n_embd {self.n_embd} cannot be split into {self.n_head} heads: "
@@ -195,6 +202,11 @@ class GPT2Config:
             "model_type": "gpt2",
             **dataclasses.asdict(self),
         }
+
+
+def end_of_text(vocab_size: int) -> int | None:
+    """The id that ends a text where the vocabulary is GPT-2's; formats without a tokenizer ask."""
+    return 50256 if vocab_size in GPT2_VOCAB_SIZES else None
 
 
 def _check_type(name: str, value: object, expected: Any) -> None:

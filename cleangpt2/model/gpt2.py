@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cleangpt2.errors import ConfigError, ContextLengthError, InputError
-from cleangpt2.model.attention import CausalSelfAttention
+from cleangpt2.model.attention import PATHS, CausalSelfAttention
 from cleangpt2.model.cache import KVCache, LayerCache
 from cleangpt2.model.config import GPT2Config
+from cleangpt2.model.linear import Linear, linear
 from cleangpt2.model.trace import Trace, recording
 
 # Modules, not functions, so that `print(model)` names the nonlinearity.
@@ -43,8 +43,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, config.mlp_width)
-        self.c_proj = nn.Linear(config.mlp_width, config.n_embd)
+        self.c_fc = Linear(config.n_embd, config.mlp_width)
+        self.c_proj = Linear(config.mlp_width, config.n_embd)
         self.act = ACTIVATIONS[config.activation_function]()
         self.dropout = nn.Dropout(config.resid_pdrop)
 
@@ -90,7 +90,7 @@ class GPT2(nn.Module):
         self.lm_head = (
             None
             if config.tie_word_embeddings
-            else nn.Linear(config.n_embd, config.vocab_size, bias=False)
+            else Linear(config.n_embd, config.vocab_size, bias=False)
         )
         if not self.wte.weight.is_meta:
             self.initialise()
@@ -133,7 +133,8 @@ class GPT2(nn.Module):
             cache: Past keys and values, extended in place. The ids continue them.
 
         Raises:
-            InputError: Ids that are not integers, empty, of another rank, or out of range.
+            InputError: Ids that are not integers, empty, of another rank, or out of range; a cache
+                of another number of rows, device or data type.
             ContextLengthError: More tokens than the context holds.
         """
         ids = self.check(ids)
@@ -156,12 +157,8 @@ class GPT2(nn.Module):
             positions = torch.arange(ids.size(1), device=ids.device)
         elif not isinstance(cache, KVCache):
             raise InputError(f"the cache is {cache!r}, a {type(cache).__name__}; give a KVCache")
-        elif ids.size(0) != cache.B:
-            raise InputError(
-                f"{ids.size(0)} rows of ids for a cache of {cache.B} sequences: "
-                "give one row for each sequence"
-            )
         else:
+            cache.check(ids.size(0), self.wte.weight)
             positions = cache.begin(ids.size(1))
         x = self.drop(self.wte(ids) + self.wpe(positions))
         for layer, block in enumerate(self.h):
@@ -170,7 +167,22 @@ class GPT2(nn.Module):
 
     def logits(self, x: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch V"]:
         """The output layer."""
-        return F.linear(x, self.output_weight)
+        return linear(x, self.output_weight, None)
+
+    def use_attention(self, path: str) -> None:
+        """Let every layer compute attention by this path, one of ``attention.PATHS``.
+
+        `load` and the trainers choose it by ``selfcheck.attention_path``; a model that is moved to
+        another device by hand keeps the one it has.
+
+        Raises:
+            ConfigError: No such path.
+        """
+        if path not in PATHS:
+            raise ConfigError(f"no attention path {path!r}: choose one of {', '.join(PATHS)}")
+        for module in self.modules():
+            if isinstance(module, CausalSelfAttention):
+                module.path = path
 
     @contextmanager
     def evaluating(self) -> Generator[None, None, None]:

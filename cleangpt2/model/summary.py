@@ -102,16 +102,14 @@ def summarise(name: str | Path) -> Summary:
         CheckpointError: Weight files that are damaged or that do not fit ``config.json``.
     """
     source = locate(name)  # before torch: a misspelt name should not cost its import
-    from cleangpt2.model.pretrained import outline, read_config
+    from cleangpt2.model.matching import outline
 
     published = _published_size(source)
-    if path := source.local("config.json"):
-        config, origin = read_config(path), f"{path}"
-    elif published:
-        config, origin = SIZES[published], "the table of published sizes"
+    if published and source.local("config.json") is None:
+        config, stored = SIZES[published], None
+        origin = "the table of published sizes"
     else:
-        config, origin = read_config(source.file("config.json")), "config.json on the hub"
-    stored = _stored(source, config)
+        config, stored, origin = _look_into(source)
     origin += " and the headers of the weight files" if stored else "; no weights on this machine"
     parts = Counter(dict.fromkeys(PARTS, 0))
     for parameter_name, parameter in outline(config).named_parameters():
@@ -138,29 +136,38 @@ def part_of(name: str) -> str:
     }[name.split(".")[0]]
 
 
+def show_bytes(number: int) -> str:
+    """A size in decimal units, as disks and downloads count.
+
+    >>> show_bytes(73_728), show_bytes(497_759_232), show_bytes(6_230_444_800)
+    ('73.7 kB', '497.8 MB', '6.23 GB')
+    """
+    if number >= 1e9:
+        return f"{number / 1e9:.2f} GB"
+    return f"{number / 1e6:.1f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
+
+
 def weight_differences(name: str | Path, other: str | Path) -> dict[str, float | None] | None:
     """Part -> largest difference between two models' weights, ``None`` where shapes differ.
 
     Reads both models tensor by tensor. ``None`` in all if either has no weights on this machine.
     """
-    from cleangpt2.model.pretrained import match, read_config
-    from cleangpt2.model.weights import open_weights, weight_files
+    from cleangpt2.model.convert.formats import open_model
+    from cleangpt2.model.matching import match
 
     sources = locate(name), locate(other)
-    files = [weight_files(source, local=True) for source in sources]
-    if not all(files):
+    if not all(map(_on_this_machine, sources)):
         return None
-    configs = [read_config(source.file("config.json")) for source in sources]
-    with open_weights(files[0]) as first, open_weights(files[1]) as second:
-        ours = match(first, configs[0], sources[0].name)
-        theirs = match(second, configs[1], sources[1].name)
+    with open_model(sources[0], local=True) as first, open_model(sources[1], local=True) as second:
+        ours, theirs = match(first, sources[0].name), match(second, sources[1].name)
         largest: dict[str, float | None] = {}
         for key in sorted(ours.keys() | theirs.keys()):
             part = part_of(key)
-            if key not in ours or key not in theirs or ours[key].shape != theirs[key].shape:
+            one, other_one = ours.get(key), theirs.get(key)
+            if one is None or other_one is None or one.weight_shape != other_one.weight_shape:
                 largest[part] = None
             elif (so_far := largest.get(part, 0.0)) is not None:
-                gap = (ours[key].read().float() - theirs[key].read().float()).abs().max()
+                gap = (one.weight().float() - other_one.weight().float()).abs().max()
                 largest[part] = max(so_far, float(gap))
     return {part: largest[part] for part in PARTS if part in largest}
 
@@ -169,19 +176,31 @@ def _published_size(source: Source) -> str | None:
     return next((size for size, repo in ALIASES.items() if repo == source.repo), None)
 
 
-def _stored(source: Source, config: GPT2Config) -> Stored | None:
-    from cleangpt2.model.pretrained import match
-    from cleangpt2.model.weights import open_weights, weight_files
+def _on_this_machine(source: Source) -> bool:
+    from cleangpt2.model.convert.formats import find_checkpoint
+    from cleangpt2.model.weights import weight_files
 
-    files = weight_files(source, local=True)
-    if not files:
-        return None
-    with open_weights(files) as tensors:
-        match(tensors, config, source.name)
-        dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
-        return Stored(
-            files=tuple(path.name for path in files),
-            bytes=sum(path.stat().st_size for path in files),
+    return find_checkpoint(source) is not None or bool(weight_files(source, local=True))
+
+
+def _look_into(source: Source) -> tuple[GPT2Config, Stored | None, str]:
+    """The configuration, the weights that are on this machine, and where the former stands."""
+    from cleangpt2.model.convert.formats import find_checkpoint, open_model
+    from cleangpt2.model.matching import match
+
+    config_json = source.local("config.json") or "config.json on the hub"
+    with open_model(source, local=True) as opened:
+        origin = f"the {opened.described_by} of a {opened.kind}"
+        if find_checkpoint(source) is None:
+            origin = str(config_json)
+        if not opened.files:
+            return opened.config, None, origin
+        match(opened, source.name)
+        dtypes = {str(t.dtype).removeprefix("torch.") for t in opened.tensors.values()}
+        stored = Stored(
+            files=tuple(path.name for path in opened.files),
+            bytes=sum(path.stat().st_size for path in opened.files),
             dtypes=tuple(sorted(dtypes)),
-            tensors=len(tensors),
+            tensors=len(opened.tensors),
         )
+        return opened.config, stored, origin

@@ -22,7 +22,7 @@ from cleangpt2.completion import generate
 from cleangpt2.data.batches import pack
 from cleangpt2.model.config import GPT2Config
 from cleangpt2.model.gpt2 import GPT2
-from cleangpt2.model.pretrained import save_model
+from cleangpt2.model.pretrained import save
 from cleangpt2.texts import read_all
 from cleangpt2.tokenizer import Tokenizer
 from cleangpt2.training.config import PretrainConfig
@@ -65,8 +65,11 @@ def train(size: str, data: Path, out: Path, config: PretrainConfig) -> Path:
         validate=lambda model: held_out_bits_per_byte(model, tokenizer, held_out),
     )
     folder = out / MODEL
-    save_model(model, folder, dtype=torch.float16)  # half the bytes; 11 bits of each weight
-    tokenizer.save(folder)
+    # Half precision: half the bytes, and 11 bits of each weight.
+    save(
+        model, tokenizer, folder,
+        dtype=torch.float16, made_by="recipes/story", data=[data / TRAIN],
+    )  # fmt: skip
     _thin(out / METRICS, folder / METRICS)
     # What is shipped is rounded to half precision: the figures are those of what is shipped.
     shipped = GPT2.from_pretrained(folder)

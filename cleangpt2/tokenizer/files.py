@@ -5,7 +5,8 @@
     tokenizer_config.json   the special tokens, and settings that other libraries read
 
 A folder with only a ``tokenizer.json``, where the ``tokenizers`` library keeps the three as
-one, is read as well.
+one, is read as well, and so are OpenAI's ``vocab.bpe`` and ``encoder.json``, which are the first
+two under other names.
 """
 
 import json
@@ -13,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cleangpt2 import lineage
 from cleangpt2.errors import OutputError, TokenizerError
-from cleangpt2.files import written_aside
+from cleangpt2.files import read_text, written_aside
 from cleangpt2.hub import ALIASES, Source
 from cleangpt2.tokenizer.bpe import Merge
 from cleangpt2.tokenizer.vocabulary import (
@@ -32,6 +34,7 @@ GPT2_SETTINGS = {"model_max_length": 1024}
 
 T = TypeVar("T")
 
+_OPENAI = ("vocab.bpe", "encoder.json")
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _KEPT = (*_ROLES, "model_max_length", "chat_template")
 
@@ -59,6 +62,9 @@ def read_vocabulary(source: Source) -> Vocabulary:
         added = _parsed(source, "added_tokens.json", _parse_ids)
     elif source.file("tokenizer.json", optional=True) is not None:
         merges, table, added = _parsed(source, "tokenizer.json", _parse_tokenizer_json)
+    elif source.repo is None and (path := source.local(_OPENAI[0])) is not None:
+        merges = parse_merges(_text(path), str(path))
+        table, added = _parsed(source, _OPENAI[1], _parse_ids), {}
     else:
         if source.repo is not None:
             source.file("merges.txt")  # raises: it says whether the hub or the file is missing
@@ -71,13 +77,35 @@ def read_vocabulary(source: Source) -> Vocabulary:
     return _assemble(merges, table, added | special, settings, source.name)
 
 
+def has_vocabulary(source: Source) -> bool:
+    """Whether a folder has files that `read_vocabulary` would read."""
+    return any(source.local(name) for name in ("merges.txt", "tokenizer.json", _OPENAI[0]))
+
+
 def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
-    """Write the three files; a failure leaves the folder as it was.
+    """Write the three files and the folder's lineage; a failure leaves the folder as it was.
 
     Raises:
-        OutputError: The folder cannot be written, or another library would read an old
-            ``tokenizer.json`` there instead of the new files.
+        OutputError: The folder cannot be written, or see `vocabulary_files`.
     """
+    contents = vocabulary_files(vocabulary, folder)
+    with written_aside(folder) as scratch:
+        for name, content in contents.items():
+            (scratch / name).write_text(content, encoding="utf-8", newline="\n")
+        lineage.write(scratch, folder)
+
+
+def vocabulary_files(vocabulary: Vocabulary, folder: Path) -> dict[str, str]:
+    """The names and contents of the three files, if they can stand in `folder`.
+
+    Raises:
+        OutputError: Another library would read an old ``tokenizer.json`` there instead.
+    """
+    if (folder / "tokenizer.json").exists():
+        raise OutputError(
+            f"{folder} holds a tokenizer.json, which other libraries would read instead of the "
+            "new files; remove it or choose another folder"
+        )
     special = vocabulary.special
     roles = dict.fromkeys(_ROLES, END_OF_TEXT if END_OF_TEXT in special else None)
     roles |= {"pad_token": PAD if PAD in special else None}
@@ -92,19 +120,11 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path) -> None:
         **roles,
         **vocabulary.settings,
     }
-    contents = {
+    return {
         "merges.txt": format_merges(vocabulary.merges),
         "vocab.json": json.dumps(vocabulary.shown()),
         "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
     }
-    if (folder / "tokenizer.json").exists():
-        raise OutputError(
-            f"{folder} holds a tokenizer.json, which other libraries would read instead of the "
-            "new files; remove it or choose another folder"
-        )
-    with written_aside(folder) as scratch:
-        for name, content in contents.items():
-            (scratch / name).write_text(content, encoding="utf-8", newline="\n")
 
 
 def _parse_ids(table: dict) -> dict[str, int]:
@@ -193,8 +213,8 @@ def _looks_special(name: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except (OSError, ValueError) as error:
         raise TokenizerError(f"{path} cannot be read as UTF-8 text ({error})") from None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from cleangpt2.errors import ConfigError
-from cleangpt2.model.config import ACTIVATIONS, ALIASES, LARGEST_SIZE
+from cleangpt2.model.config import ACTIVATIONS, ALIASES, LARGEST_DEPTH, LARGEST_SIZE
 from tests.helpers import unchecked
 
 config_module = unchecked("cleangpt2.model.config")  # most tests here give wrong types on purpose
@@ -159,6 +159,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ("vocab_size", [0, -1, LARGEST_SIZE + 1, 10**30]),
         ("n_positions", [0, LARGEST_SIZE + 1]),
         ("n_inner", [0, -4]),
+        ("n_layer", [0, LARGEST_DEPTH + 1]),
         ("n_head", [0]),
         ("resid_pdrop", [-0.1, 1.0, NAN, INFINITY]),
         ("layer_norm_epsilon", [0.0, -1e-5, NAN, INFINITY]),

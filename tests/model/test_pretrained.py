@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cleangpt2 import files
 from cleangpt2.errors import (
     CheckpointError,
     CleanGPT2Error,
@@ -22,7 +23,7 @@ from cleangpt2.errors import (
     OutputError,
     TokenizerError,
 )
-from cleangpt2.model import pretrained
+from cleangpt2.model import matching, pretrained
 from cleangpt2.model.config import SIZES, GPT2Config
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.model.pretrained import load, load_model, outline, save_model
@@ -309,7 +310,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_counted_in_one_line(folder
     assert "use the config.json that belongs to these weights" in message
 
 
-@pytest.mark.parametrize("n_layer", [2, 4, 16_000_000])
+@pytest.mark.parametrize("n_layer", [2, 4, 4096])
 def test_another_number_of_layers_is_named_at_once(folder, n_layer):
     edit_config(folder, n_layer=n_layer)
     message = refusal(folder, CheckpointError)
@@ -319,6 +320,42 @@ def test_another_number_of_layers_is_named_at_once(folder, n_layer):
 def test_an_enormous_config_takes_no_memory(folder):
     edit_config(folder, vocab_size=16_000_000, n_inner=1_000_000)
     assert "wte.weight is 97 x 12, not 16000000 x 12" in refusal(folder, CheckpointError)
+
+
+def test_a_file_of_one_tensor_cannot_ask_for_thousands_of_layers(folder, monkeypatch):
+    monkeypatch.setattr(matching, "outline", None)  # which would lay them out
+    edit_config(folder, n_layer=4096)
+    rewrite(folder, lambda t: t.update({"h.4095.ln_1.weight": torch.zeros(12)}))
+    message = refusal(folder, CheckpointError)
+    assert "asks for 4096 layers, the weights have 4" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_text_that_never_ends_is_not_read(folder, monkeypatch, name):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_text("{" + " " * 2000, encoding="utf-8")
+    monkeypatch.setattr(files, "LARGEST_TEXT", 1000)
+    assert "it has 2,001 bytes, and at most 1,000 are read" in refusal(folder, CheckpointError)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_json_that_is_too_deep_is_named(folder, name):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_text("[" * 200_000, encoding="utf-8")
+    assert name in refusal(folder, CheckpointError)
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_way_out(folder, monkeypatch):
+    empty = torch.empty
+
+    def full(*shape, device=None, **how):
+        if device == torch.device("cpu"):  # not the outline, which is on the meta device
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return empty(*shape, device=device, **how)
+
+    monkeypatch.setattr(torch, "empty", full)
+    message = refusal(folder, DeviceError)
+    assert "cpu has no memory left for 4,656 bytes of weights: close other programs" in message
 
 
 def test_quantised_weights_are_refused(folder):
@@ -410,10 +447,30 @@ def test_a_truncated_pickle_is_named(folder, keep):
     assert f"{path} cannot be read" in refusal(folder, CheckpointError)
 
 
-def test_a_pickle_of_more_than_tensors_is_named(folder):
-    tensors = load_file(folder / "model.safetensors")
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(128, 12),  # one number that claims to be many
+        torch.zeros(128, 12).to_sparse(),
+        torch.zeros(128, 12, device="meta"),
+    ],
+    ids=["expanded", "sparse", "meta"],
+)
+def test_a_tensor_whose_numbers_are_not_in_the_file_is_refused(folder, tensor):
     (folder / "model.safetensors").unlink()
-    torch.save({"model": tensors, "step": 3}, folder / "pytorch_model.bin")
+    torch.save({"transformer.wte.weight": tensor}, folder / "pytorch_model.bin")
+    message = refusal(folder, CheckpointError)
+    assert "does not hold all numbers of transformer.wte.weight" in message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"model": {"a": torch.zeros(2)}, "step": 3}, {0: torch.zeros(2)}, [torch.zeros(2)]],
+    ids=["nested", "numbered", "list"],
+)
+def test_a_pickle_of_more_than_tensors_is_named(folder, content):
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
     assert "holds more than named tensors" in refusal(folder, CheckpointError)
 
 
@@ -431,6 +488,7 @@ def test_saving_over_a_folder_replaces_the_model_and_keeps_the_rest(folder):
     save_model(other, folder)
     assert_same_weights(other, load_model(folder, device="cpu"))
     names = {"merges.txt", "config.json", "generation_config.json", "model.safetensors"}
+    names.add("lineage.json")
     assert {path.name for path in folder.iterdir()} == names
 
 
@@ -577,17 +635,17 @@ PEAK = """
 import sys, threading, time
 from cleangpt2.model.pretrained import load_model
 
-def private_mb():
+def resident_mb():
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssAnon"))
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
 
 load_model(sys.argv[2], device="cpu")  # what loading imports is not what it costs
-before, peak, stop = private_mb(), 0.0, False
+before, peak, stop = resident_mb(), 0.0, False
 
 def watch():
     global peak
     while not stop:
-        peak = max(peak, private_mb())
+        peak = max(peak, resident_mb())
         time.sleep(0.001)
 
 watcher = threading.Thread(target=watch)
@@ -595,7 +653,7 @@ watcher.start()
 model = load_model(sys.argv[1], device="cpu", dtype=sys.argv[3])
 stop = True
 watcher.join()
-print(max(peak, private_mb()) - before)
+print(max(peak, resident_mb()) - before)
 """
 
 

@@ -31,7 +31,7 @@ def planted(model: GPT2, other: nn.Module) -> float:
 def shifted_mask(offset: int):
     """Attention in which query t sees keys up to S - T + t + offset."""
 
-    def wrong(q, k, v, *, scale, visible=None, dropout=0.0):
+    def wrong(q, k, v, *, scale, visible=None, dropout=0.0, path="causal"):
         T, S = q.size(2), k.size(2)
         mask = torch.ones(T, S, dtype=torch.bool).tril(S - T + offset)
         mask[:, 0] = True  # no row may be empty, or it would turn to NaN and prove nothing
@@ -40,7 +40,7 @@ def shifted_mask(offset: int):
     return wrong
 
 
-def rounded(q, k, v, *, scale, visible=None, dropout=0.0):
+def rounded(q, k, v, *, scale, visible=None, dropout=0.0, path="causal"):
     """Attention in bfloat16."""
     q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).float()

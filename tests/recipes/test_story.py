@@ -5,6 +5,7 @@ import json
 import pytest
 
 import cleangpt2
+from cleangpt2 import lineage
 from cleangpt2.model.pretrained import outline
 from cleangpt2.recipes import story
 from cleangpt2.tokenizer import Tokenizer
@@ -33,6 +34,10 @@ def test_the_recipe_leaves_a_model_folder_with_its_card(data, tmp_path, monkeypa
     assert model.config.vocab_size == tokenizer.vocab_size == 300
     assert list(tokenizer.special_tokens) == list(story.SPECIAL_TOKENS)
     assert (tokenizer.eos_id, tokenizer.pad_id) == (296, 297)
+
+    made = lineage.read(folder)
+    assert (made.made_by, list(made.data)) == ("recipes/story", [story.TRAIN])
+    assert lineage.differences(folder, made) == {}
 
     # The card tells what the shipped weights reach, and shows all twenty samples.
     card = (folder / "README.md").read_text(encoding="utf-8")

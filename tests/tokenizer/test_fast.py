@@ -4,6 +4,7 @@ import random
 import sys
 import unicodedata
 
+import numpy as np
 import pytest
 import regex
 import tiktoken
@@ -44,6 +45,23 @@ def test_settled_text_gets_the_ids_of_tiktoken(tokenizer, bulk, texts):
 def test_any_text_gets_the_ids_of_tiktoken(tokenizer, bulk, texts):
     expected = [tokenizer.encode(text) for text in texts]
     assert bulk.encode(texts, otherwise=tokenizer.encode) == expected
+
+
+@given(texts=st.lists(st.text(), max_size=8))
+def test_one_flat_row_holds_the_ids_of_tiktoken(tokenizer, bulk, texts):
+    ids, lengths = bulk.encode_flat([text.encode() for text in texts], otherwise=tokenizer.encode)
+    pieces = np.split(ids, np.cumsum(lengths)[:-1]) if texts else []
+    assert [piece.tolist() for piece in pieces] == [tokenizer.encode(text) for text in texts]
+
+
+def test_a_tokenizer_that_expects_many_texts_uses_the_bulk_encoder(tokenizer):
+    fresh = Tokenizer(tokenizer.vocabulary)
+    rows = [fresh.encode_flat([b"the fox", "\u0378 dog".encode()])]
+    fresh.expect_many()
+    rows.append(fresh.encode_flat([b"the fox", "\u0378 dog".encode()]))
+    assert rows[0][0].tolist() == rows[1][0].tolist()
+    assert rows[0][1].tolist() == rows[1][1].tolist()
+    assert fresh._bulk is not None
 
 
 def test_every_settled_character_is_a_letter_a_number_or_a_space_to_all_engines():

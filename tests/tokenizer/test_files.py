@@ -10,7 +10,7 @@ from cleangpt2.tokenizer import Tokenizer, Vocabulary
 from cleangpt2.tokenizer.vocabulary import show
 from tests.tokenizer.conftest import TEXT
 
-FILES = {"merges.txt", "vocab.json", "tokenizer_config.json"}
+FILES = {"merges.txt", "vocab.json", "tokenizer_config.json", "lineage.json"}
 
 
 @pytest.fixture
