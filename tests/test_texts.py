@@ -1,7 +1,9 @@
 """Texts from files, and what is refused."""
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pytest
 
@@ -9,6 +11,7 @@ from cleangpt2.errors import DataError
 from cleangpt2.texts import read_all, read_texts
 
 ROWS = [{"text": "one"}, {"text": "zwei é\n", "id": 2}]
+PACKINGS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 JSONL = "\n".join(json.dumps(row) for row in ROWS) + "\n\n"
 
 
@@ -17,15 +20,15 @@ JSONL = "\n".join(json.dumps(row) for row in ROWS) + "\n\n"
     [
         ("a.txt", "one\r\n\ntwo é", ["one\n\ntwo é"]),
         ("a.jsonl", JSONL, ["one", "zwei é\n"]),
+        ("a.ndjson", JSONL, ["one", "zwei é\n"]),
         ("a.b.jsonl", JSONL, ["one", "zwei é\n"]),
         ("README", "x", ["x"]),
     ],
 )
-@pytest.mark.parametrize("packed", [False, True])
-def test_plain_text_is_one_document_and_jsonl_one_a_line(tmp_path, name, content, texts, packed):
-    path = tmp_path / (name + ".gz" * packed)
-    data = content.encode()
-    path.write_bytes(gzip.compress(data) if packed else data)
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_plain_text_is_one_document_and_jsonl_one_a_line(tmp_path, name, content, texts, packing):
+    path = tmp_path / (name + packing)
+    path.write_bytes(PACKINGS[packing](content.encode()))
     assert list(read_texts(path)) == texts
 
 
@@ -39,6 +42,8 @@ def test_plain_text_is_one_document_and_jsonl_one_a_line(tmp_path, name, content
         ("a.jsonl", b'{"text": 3}', "line 1, has no text"),
         ("a.jsonl", b"[1]", "line 1, has no text"),
         ("a.jsonl", b"{", "line 1, is not JSON"),
+        ("a.jsonl", b'{"text": "x"} {"text": "y"}', "line 1, is not JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1, is JSON nested too deeply"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\\ud83d"}', r"line 2, .* lone surrogate '\\ud83d'"),
     ],
 )

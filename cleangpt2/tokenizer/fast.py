@@ -15,7 +15,9 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import compress
 
+import awkward
 import gigatoken
+import numpy as np
 
 from cleangpt2.tokenizer import bpe
 from cleangpt2.tokenizer.vocabulary import Vocabulary, show
@@ -65,6 +67,25 @@ class BulkEncoder:
             next(bulk) if fast else otherwise(text)
             for text, fast in zip(texts, settled, strict=True)
         ]
+
+    def encode_flat(
+        self, texts: Sequence[bytes], otherwise: Callable[[str], list[int]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `encode`, for UTF-8, in one row of uint32 and the length of each text in it.
+
+        No Python number is made of any id, which takes five times as long as encoding.
+        """
+        settled = [text.isascii() or is_settled(text.decode()) for text in texts]
+        # What is left out has no tokens, and its place stays.
+        kept = [text if fast else b"" for text, fast in zip(texts, settled, strict=True)]
+        rows = self._tokenizer.encode_batch(kept)
+        ids, lengths = awkward.to_numpy(awkward.flatten(rows)), awkward.to_numpy(awkward.num(rows))
+        if all(settled):
+            return ids, lengths
+        pieces = np.split(ids, np.cumsum(lengths)[:-1])
+        for place in np.flatnonzero(~np.array(settled)):
+            pieces[place] = np.array(otherwise(texts[place].decode()), np.uint32)
+        return np.concatenate(pieces), np.array([len(piece) for piece in pieces])
 
 
 def train(texts: Sequence[str], n_merges: int) -> list[bpe.Merge] | None:

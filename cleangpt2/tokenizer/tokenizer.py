@@ -6,6 +6,7 @@ installed, many texts at once go through gigatoken. The ids are the same on ever
 """
 
 import reprlib
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,27 @@ class Tokenizer:
             return [self.encode(text, allowed_special=allowed_special) for text in texts]
         return bulk.encode(texts, otherwise=self.encode)
 
+    def encode_flat(self, texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of many texts in one row, and how many of them each text has.
+
+        What ``encode`` gives for each; the fastest way to encode a corpus.
+
+        >>> tok = Tokenizer.train(["low low low lower lowest"], vocab_size=261)
+        >>> [row.tolist() for row in tok.encode_flat([b"low", b"", b"low lower"])]
+        [[257, 257, 259, 81], [1, 0, 3]]
+
+        Args:
+            texts: In UTF-8.
+
+        Returns:
+            uint32, (ids of all texts,), and int64, (texts,).
+        """
+        if texts and (bulk := self._bulk_for(texts)) is not None:
+            return bulk.encode_flat(texts, otherwise=self.encode)
+        rows = [np.array(self.encode(text.decode()), np.uint32) for text in texts]
+        ids = np.concatenate(rows) if rows else np.empty(0, np.uint32)
+        return ids, np.array([len(row) for row in rows], np.int64)
+
     def pieces(self, text: str, *, allowed_special: Collection[str] = ()) -> list[Piece]:
         """The tokens of a text, each with its place in it.
 
@@ -231,7 +253,11 @@ class Tokenizer:
     def __reduce__(self) -> tuple:
         return Tokenizer, (self.vocabulary,)  # engines stay behind when it goes to a new process
 
-    def _bulk_for(self, texts: Sequence[str]) -> "BulkEncoder | None":
+    def expect_many(self) -> None:
+        """Get ready for more text than a few megabytes, rather than once they have come."""
+        self._bulk_characters = sys.maxsize
+
+    def _bulk_for(self, texts: Sequence[str] | Sequence[bytes]) -> "BulkEncoder | None":
         """The bulk encoder, if there is one; made once the texts so far are many, then kept."""
         self._bulk_characters += sum(map(len, texts))
         if self._bulk is None and (fast := fast_module(self._bulk_characters)) is not None:
