@@ -1,0 +1,1 @@
+"""Run folders to one HTML page that opens offline; without torch."""
