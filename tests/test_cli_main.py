@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -175,6 +176,14 @@ def test_an_error_of_the_users_is_one_line_and_exit_code_1(seen, capsys):
     seen.fails = CleanGPT2Error("the value,\n  the limit and the way out")
     assert cli.main(["say", "--shape.width", "2"]) == 1
     assert capsys.readouterr() == ("", "error: the value, the limit and the way out\n")
+
+
+def test_a_warning_is_one_line_beside_the_output(seen, capsys):
+    seen.run = lambda options: warnings.warn("a slower\n  path", stacklevel=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.main(["say", "--shape.width", "2"]) == 0
+    assert capsys.readouterr() == ("", "warning: a slower path\n")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(seen):

@@ -16,8 +16,9 @@ Exit codes: 0 done, 1 a mistake that one line explains, 2 a wrong command line, 
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import cleangpt2
 from cleangpt2.cli import terminal
@@ -40,10 +41,14 @@ GROUPS: dict[str, dict[str, Command]] = {
         "generate": Command("cleangpt2.cli.generate", "continue a text, streaming"),
         "tokenize": Command("cleangpt2.cli.tokenize", "show the tokens of a text and their ids"),
         "info": Command("cleangpt2.cli.info", "layers, shapes, parameters and memory of a model"),
+        "doctor": Command("cleangpt2.cli.doctor", "check this machine, its devices and a model"),
     },
     "Make a model": {
         "tokenizer train": Command("cleangpt2.cli.tokenizer_train", "learn a vocabulary from text"),
+        "data prepare": Command("cleangpt2.cli.data_prepare", "turn a corpus into token shards"),
         "pretrain": Command("cleangpt2.cli.pretrain", "train a model from scratch on text"),
+        "report": Command("cleangpt2.cli.report", "curves and samples of runs as one HTML page"),
+        "convert": Command("cleangpt2.cli.convert", "read another program's weights into a folder"),
     },
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
@@ -65,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     terminal.speak_utf8()
     debug, words = _take_debug(list(sys.argv[1:] if argv is None else argv))
+    if not debug:
+        warnings.showwarning = _show_warning  # ty: ignore[invalid-assignment] (made for this)
     try:
         code = _dispatch(words)
         sys.stdout.flush()  # here, where a closed pipe is still caught
@@ -86,6 +93,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more at exit; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One line, as for errors; which line of which file it came from is for ``--debug``."""
+    terminal.warn(" ".join(str(message).split()))
 
 
 def _take_debug(words: list[str]) -> tuple[bool, list[str]]:

@@ -16,9 +16,18 @@ from cleangpt2.training.config import PretrainConfig
 
 # What a run writes; nothing else in its folder is ever removed.
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.json", "metrics.jsonl", "checkpoints", "model"
+SAMPLES, SPEED, SKIPPED = "samples.jsonl", "speed.jsonl", "skipped.npz"
+REPORT = "report.html"
 
-# Settings that may differ when a run is taken up again.
-MAY_CHANGE = {"steps", "decay", "eval_every", "save_every"}
+# Settings that may differ when a run is taken up again: those of the learning rate as long as it
+# was the same so far (see `check_resume`), and what leaves the weights as they are.
+SCHEDULE = ("steps", "schedule", "decay", "final_lr")
+MAY_CHANGE = {
+    *SCHEDULE,
+    "micro_batches", "recompute", "compile",  # the same up to rounding
+    "eval_every", "patience", "sample_every", "save_every", "keep", "keep_best",
+    "background_saves", "max_skips",
+}  # fmt: skip
 
 
 def check_owner(folder: Path, model: GPT2Config, training: PretrainConfig) -> PretrainConfig:
@@ -44,22 +53,29 @@ def check_owner(folder: Path, model: GPT2Config, training: PretrainConfig) -> Pr
     return PretrainConfig(**there["training"])
 
 
-def check_resume(folder: Path, before: PretrainConfig, now: PretrainConfig, step: int) -> None:
+def check_resume(
+    folder: Path, before: PretrainConfig, now: PretrainConfig, step: int, *, stopped_early: bool
+) -> None:
     """Refuse to go on at `step` if the run is over or its past would have been another.
 
     Raises:
-        TrainingError: All steps are done and the model is written.
+        TrainingError: All steps are done or it has stopped early, and the model is written.
         ConfigError: The new settings change the learning rate of steps already taken.
     """
-    if step >= now.steps and (folder / MODEL).exists():
+    if (step >= now.steps or stopped_early) and (folder / MODEL).exists():
         raise TrainingError(
             f"the run in {folder} is finished after {step} steps, its model is in "
             f"{folder / MODEL}: give another folder, or --fresh to start anew"
         )
     if any(before.lr_scale(past) != now.lr_scale(past) for past in range(step)):
+        changes = ", ".join(
+            f"{name} {getattr(before, name)} -> {getattr(now, name)}"
+            for name in SCHEDULE
+            if getattr(before, name) != getattr(now, name)
+        )
         raise ConfigError(
-            f"{folder} has trained {step} steps, some of them in the decay that {before.steps} "
-            f"steps call for: it cannot become a run of {now.steps}; give another folder"
+            f"{folder} has trained {step} steps, some of them with another learning rate than the "
+            f"new settings call for ({changes}): give another folder, or the old settings"
         )
 
 
@@ -84,7 +100,8 @@ def remove(folder: Path) -> None:
         return
     for name in (CHECKPOINTS, MODEL):
         shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / METRICS).unlink(missing_ok=True)
+    for name in (METRICS, SAMPLES, SPEED, SKIPPED, REPORT):
+        (folder / name).unlink(missing_ok=True)
     (folder / CONFIG).unlink()  # last, so that what is left of a run can still be told for one
 
 

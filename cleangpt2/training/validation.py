@@ -1,10 +1,10 @@
 """Bits per byte of a model on held-out documents."""
 
 import torch
-import torch.nn.functional as F
 
 from cleangpt2.metrics.likelihood import bits_per_byte
 from cleangpt2.model.gpt2 import GPT2
+from cleangpt2.model.logprobs import linear_cross_entropy
 from cleangpt2.tokenizer import Tokenizer
 
 
@@ -30,9 +30,12 @@ def held_out_bits_per_byte(
         for start in range(0, len(windows), B):
             rows = windows[start : start + B]
             longest = max(map(len, rows))
-            # -100 is what cross_entropy skips; a pad on the right is never seen by a real token.
+            # -100 is what the loss skips; a pad on the right is never seen by a real token.
             padded = torch.tensor([row + [-100] * (longest - len(row)) for row in rows])
             inputs, targets = padded[:, :-1].clamp(min=0), padded[:, 1:].to(model.device)
-            logits = model(inputs).float().flatten(0, 1)
-            nats += float(F.cross_entropy(logits, targets.flatten(), reduction="sum"))
+            hidden = model.hidden(model.check(inputs)).flatten(0, 1)
+            loss = linear_cross_entropy(
+                hidden, model.output_weight, targets.flatten(), reduction="sum"
+            )
+            nats += float(loss)
     return bits_per_byte(nats, sum(len(text.encode()) for text in texts))

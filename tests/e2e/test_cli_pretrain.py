@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -32,8 +33,16 @@ def test_from_text_to_a_model_that_generates(folder):
     assert done.returncode == 0, done.stderr
     assert "--model run/model" in done.stdout.replace("\\", "/")
     assert "step     10/10" in done.stderr
+    report = (folder / "run" / "report.html").read_text(encoding="utf-8")
+    assert "tokens (10 steps) in" in report and "bits per byte on held-out text" in report
+    samples = (folder / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in samples] == [9, 9, 9]  # three of the last step
     text = run_cli("generate", "the cat", "--model", "run/model", "--json", cwd=folder)
     assert json.loads(text.stdout)["prompt"] == "the cat"
+    lineage = json.loads((folder / "run" / "model" / "lineage.json").read_text(encoding="utf-8"))
+    assert lineage["made_by"] == "pretrain"
+    digest = hashlib.sha256(TEXT.encode()).hexdigest()
+    assert lineage["data"] == {"corpus.txt": {"bytes": len(TEXT), "sha256": digest}}
 
     again = pretrain(folder, "--out", "run", "--steps", "10")
     assert again.returncode == 1
@@ -52,6 +61,9 @@ def test_settings_come_from_a_file_and_flags_win(folder):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (("--micro-batches", "3"), "a batch of 2 sequences cannot be shared evenly"),
+        (("--patience", "2"), "nothing to measure with: give validation texts"),
+        (("--schedule", "linear"), "linear"),
         (("--context", "64"), "context 64 is longer than the model's 32"),
         (("--batch-size", "1000"), "are too few for batches of 1000 x 32"),
         (("--lr", "-1"), "lr is -1.0; it must be a positive number"),
@@ -65,3 +77,16 @@ def test_a_mistake_costs_one_line_and_leaves_no_folder(folder, flags, message):
     (line,) = failed.stderr.strip().splitlines()
     assert line.startswith("error: ") and message in line
     assert not (folder / "never").exists()
+
+
+def test_every_way_of_training_is_a_flag(folder):
+    flags = ("--out", "ways", "--steps", "6", "--validation", "corpus.txt", "--eval-every", "2")
+    ways = ("--schedule", "cosine", "--final-lr", "0.1", "--precision", "bf16", "--recompute")
+    keeping = ("--micro-batches", "2", "--keep", "1", "--keep-best", "--background-saves")
+    limits = ("--patience", "3", "--spike", "None", "--max-skips", "2", "--sample-every", "3")
+    done = pretrain(folder, *flags, *ways, *keeping, *limits)
+    assert done.returncode == 0, done.stderr
+    saved = json.loads((folder / "ways/config.json").read_text())["training"]
+    assert saved["spike"] is None and saved["keep_best"] and saved["schedule"] == "cosine"
+    lines = (folder / "ways/samples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 2, 2, 5, 5, 5]

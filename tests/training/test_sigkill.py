@@ -18,7 +18,9 @@ from cleangpt2.training.config import PretrainConfig
 from cleangpt2.training.pretrain import pretrain
 
 shape = GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=2)
-config = PretrainConfig(steps=400, batch_size=4, context=16, save_every=3)
+config = PretrainConfig(
+    steps=400, batch_size=4, context=16, save_every=3, background_saves=sys.argv[2] == "background"
+)
 tokens = np.tile(np.random.default_rng(0).permutation(64).astype(np.uint16), 40)
 model = pretrain(shape, config, tokens, sys.argv[1])
 digest = hashlib.sha256()
@@ -34,15 +36,16 @@ def lines(path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL there")
-def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
-    whole = run_python("-c", SCRIPT, str(tmp_path / "whole"))
+@pytest.mark.parametrize("saves", ["at once", "background"])
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path, saves):
+    whole = run_python("-c", SCRIPT, str(tmp_path / "whole"), "at once")
     assert whole.returncode == 0, whole.stderr
 
     folder = tmp_path / "killed"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for step in (2, 40, 111, 202, 350):  # the checkpoint every third step is often half written
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(folder)],
+            [sys.executable, "-c", SCRIPT, str(folder), saves],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -53,7 +56,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
 
-    resumed = run_python("-c", SCRIPT, str(folder))
+    resumed = run_python("-c", SCRIPT, str(folder), saves)
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout == whole.stdout
     logs = [(place / "metrics.jsonl").read_bytes() for place in (tmp_path / "whole", folder)]
