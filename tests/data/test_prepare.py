@@ -22,6 +22,7 @@ from cleangpt2.data.prepare import prepare
 from cleangpt2.errors import ConfigError, DataError, OutputError
 from cleangpt2.tokenizer import Tokenizer
 from tests.data.conftest import contents, documents, story
+from tests.helpers import require
 
 ALL = PrepareConfig(validation=0)
 
@@ -176,7 +177,7 @@ def test_zstandard_where_it_is_installed(tokenizer, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="pip install zstandard"):
         prepare([str(path)], tokenizer, tmp_path / "out", ALL)
     monkeypatch.undo()
-    zstandard = pytest.importorskip("zstandard")
+    zstandard = require("zstandard")
     path.write_bytes(zstandard.compress(JSONL))
     prepare([str(path)], tokenizer, tmp_path / "out", ALL, fresh=True)
     assert texts_of(tmp_path / "out", tokenizer) == STORIES

@@ -52,7 +52,9 @@ def start(*words, **kwargs):
     )
 
 
-ENDLESS = ["--max-new-tokens", "1000000", "--past-context", "slide", "--seed", "1"]
+# Without the least number the end-of-text token would end it some day.
+ENDLESS = ["--max-new-tokens", "1000000", "--min-new-tokens", "1000000"]
+ENDLESS += ["--past-context", "slide", "--seed", "1"]
 
 
 # ---- what it prints -----------------------------------------------------------------------
