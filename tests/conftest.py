@@ -4,6 +4,7 @@ import atexit
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -19,6 +20,10 @@ os.environ.setdefault("NO_COLOR", "1")
 if "CLEANGPT2_CACHE" not in os.environ:
     os.environ["CLEANGPT2_CACHE"] = tempfile.mkdtemp(prefix="cleangpt2-tests-")
     atexit.register(shutil.rmtree, os.environ["CLEANGPT2_CACHE"], ignore_errors=True)
+
+# Started in the background by a shell, the tests ignore Ctrl-C, and what they start would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 
