@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from cleangpt2.errors import ConfigError
-from cleangpt2.model import logprobs as module
+from cleangpt2.model import chunked, logprobs
 from cleangpt2.model.config import GPT2Config
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.model.logprobs import entropy, linear_cross_entropy, token_logprobs
@@ -23,7 +23,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 @pytest.fixture(params=[1, 4, 5, 13, 100], ids=lambda rows: f"chunks of {rows}")
 def chunks(request, monkeypatch):
     """Rows in a chunk: one, some that do not divide 13, all, more than all."""
-    monkeypatch.setitem(module.CHUNK_LOGITS, "cpu", request.param * V)
+    monkeypatch.setitem(chunked.CHUNK_LOGITS, "cpu", request.param * V)
 
 
 def operands(dtype=torch.float64, *, scale=3.0):
@@ -118,7 +118,7 @@ def test_a_second_backward_pass_gives_the_same_gradients():
 def test_gradients_are_made_only_where_they_will_be_asked_for(monkeypatch):
     hidden, weight, targets = operands()
     expected = linear_cross_entropy(hidden, weight, targets).detach()
-    monkeypatch.setattr(module, "_Gradients", None)
+    monkeypatch.setattr(chunked, "_Gradients", None)
     with torch.no_grad():
         assert linear_cross_entropy(hidden, weight, targets) == expected
     with torch.inference_mode():
@@ -183,7 +183,7 @@ def test_targets_may_be_of_any_integer_type(dtype):
 
 def test_other_reductions_are_refused_by_name():
     with pytest.raises(ConfigError, match='reduction is "none": give "mean" or "sum"'):
-        unchecked(module.__name__).linear_cross_entropy(*operands(), reduction="none")
+        unchecked(logprobs.__name__).linear_cross_entropy(*operands(), reduction="none")
 
 
 SAMPLE = (torch.randint(0, V - 4, (2, 5), generator=torch.Generator().manual_seed(1)),)
