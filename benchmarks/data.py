@@ -1,20 +1,23 @@
 """How fast `data prepare` is, beside a plain script of tiktoken on several processes.
 
-    python benchmarks/data.py --data ../shared/data
+    python benchmarks/data.py --data ../shared/data            how fast it is
+    python benchmarks/data.py --data ../shared/data --memory   what memory it takes instead
 
 Both read the same file and write the same number of tokens, and take turns; every turn starts its
 processes anew, so that nobody meets a text twice. Read the ratios: a busy machine slows both.
-Then the memory of `data prepare` on inputs of growing size, which are made on the spot.
+Memory is measured on inputs of growing size, which are made on the spot: reviews with letters at
+random between them, so that words come that never came before, however long it is.
 """
 
 import argparse
 import gzip
 import json
 import multiprocessing
+import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -30,6 +33,9 @@ from cleangpt2.tokenizer import Tokenizer
 
 PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 SEPARATOR = "\n<|endoftext|>\n"
+LETTERS = bytes((b"abcdefghijklmnopqrstuvwxyz" * 9)[:224] + b" " * 32)  # of any byte
+NEW = 0.05
+"""Share of random letters in the inputs for memory; in real text fewer words are new."""
 
 
 def main() -> None:
@@ -37,17 +43,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="a data folder")
     parser.add_argument("--mb", type=float, default=100, help="size of the timed inputs")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=usable_processors())
-    parser.add_argument("--memory-mb", type=float, nargs="*", default=[100, 500, 2000])
-    parser.add_argument("--skip-speed", action="store_true")
+    parser.add_argument(
+        "--memory",
+        type=float,
+        nargs="*",
+        metavar="MB",
+        help="sizes; 500 1000 2000 if none is given",
+    )
     args = parser.parse_args()
     print(machine("tiktoken", "gigatoken"))
     with tempfile.TemporaryDirectory() as folder:
-        if not args.skip_speed:
-            for kind in ("jsonl", "txt"):
-                speed(kind, args, Path(folder))
-        memory(args, Path(folder))
+        if args.memory is not None:
+            memory(args.memory or [500, 1000, 2000], args, Path(folder))
+            return
+        for kind in ("jsonl", "txt"):
+            speed(kind, args, Path(folder))
 
 
 # ---- speed --------------------------------------------------------------------------------
@@ -122,12 +134,12 @@ def _encode_text(text: str) -> np.ndarray:
 # ---- memory -------------------------------------------------------------------------------
 
 
-def memory(args: argparse.Namespace, folder: Path) -> None:
-    """The most memory that the processes of a run hold together, by the size of the input."""
-    print("\nmemory of all processes together: at its highest, and half-way")
-    for kind, megabytes in ((kind, mb) for kind in ("jsonl", "txt") for mb in args.memory_mb):
+def memory(sizes: Sequence[float], args: argparse.Namespace, folder: Path) -> None:
+    """The most memory that the processes of a run hold, by the size of the input."""
+    print("\nmemory at its highest: of all processes together, and of the largest one")
+    for kind, megabytes in ((kind, mb) for kind in ("jsonl", "txt") for mb in sizes):
         path = folder / f"large.{kind}"
-        size = write_input(path, args.data, megabytes)
+        size = write_input(path, args.data, megabytes, new=NEW)
         shutil.rmtree(folder / "large", ignore_errors=True)
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_prepare_large, args=(path, folder / "large", args))
@@ -139,9 +151,11 @@ def memory(args: argparse.Namespace, folder: Path) -> None:
         if not samples:
             print("  not measured: only Linux tells")
             return
+        together, largest = max(map(sum, samples)), max(map(max, samples))
         print(
-            f"  {kind:<6}{size / 1e6:>8.0f} MB{max(samples) / 1e6:>8.0f} MB at most"
-            f"{samples[len(samples) // 2] / 1e6:>8.0f} MB half-way   {seconds:.1f} s"
+            f"  {kind:<6}{size / 1e6:>8.0f} MB{together / 1e6:>8.0f} MB together"
+            f"{largest / 1e6:>8.0f} MB the largest   {seconds:.1f} s",
+            flush=True,
         )
 
 
@@ -151,13 +165,13 @@ def _prepare_large(path: Path, out: Path, args: argparse.Namespace) -> None:
     prepare([str(path)], tokenizer, out, workers=args.workers)
 
 
-def _watch(pid: int, is_alive: Callable[[], bool]) -> list[int]:
-    """The resident bytes of a process and its children, every tenth of a second."""
+def _watch(pid: int, is_alive: Callable[[], bool]) -> list[list[int]]:
+    """The resident bytes of a process and each of its children, every tenth of a second."""
     samples = []
     while is_alive():
-        samples.append(sum(map(_resident, _family(pid))))
+        samples.append([_resident(member) for member in _family(pid)])
         time.sleep(0.1)
-    return [sample for sample in samples if sample]
+    return [sample for sample in samples if any(sample)]
 
 
 def _family(pid: int) -> list[int]:
@@ -180,14 +194,19 @@ def _resident(pid: int) -> int:
 # ---- inputs -------------------------------------------------------------------------------
 
 
-def write_input(path: Path, data: Path, megabytes: float) -> int:
-    """Reviews, over and over with a number in front, until the file is large enough."""
-    size = 0
+def write_input(path: Path, data: Path, megabytes: float, new: float = 0.0) -> int:
+    """Reviews, over and over with a number in front, until the file is large enough.
+
+    Args:
+        new: Bytes of random letters after each review, as a share of it.
+    """
+    size, rng = 0, random.Random(0)
     with open(path, "wb") as file:
         for number, text in enumerate(reviews(data)):
             if size >= megabytes * 1e6:
                 break
-            numbered = f"{number}: {text}"
+            words = rng.randbytes(int(new * len(text))).translate(LETTERS).decode()
+            numbered = f"{number}: {text}{words}"
             line = json.dumps({"id": number, "text": numbered}, ensure_ascii=False) + "\n"
             content = line if path.suffix == ".jsonl" else numbered + SEPARATOR
             size += file.write(content.encode())

@@ -117,8 +117,9 @@ def _sum_up(index: Index) -> None:
             f"{split:<11}{index.tokens(split):>15,} tokens  {index.documents(split):>11,} "
             f"documents  {shards:>5,} shard{'' if shards == 1 else 's'}"
         )
-    names = {"bad": "bad lines", "empty": "empty documents", "duplicates": "duplicates"}
-    if out := [f"{n:,} {name}" for what, name in names.items() if (n := index.total(what))]:
+    names = {"bad": "bad line", "empty": "empty document", "duplicates": "duplicate"}
+    counts = {name: index.total(what) for what, name in names.items()}
+    if out := [f"{n:,} {name}{'' if n == 1 else 's'}" for name, n in counts.items() if n]:
         print(f"left out: {', '.join(out)}")
     if index.settings["validation"] and not index.documents("validation"):
         terminal.warn(

@@ -81,11 +81,16 @@ def read_index(folder: Path) -> Index | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if (found := content.pop("format")) != _FORMAT:
-            raise ValueError(f"its format is {found!r}, this version reads {_FORMAT}")
+            raise DataError(
+                f"{path} has format {found!r}, this program reads {_FORMAT}: update the program, "
+                "or make the folder anew with `cleangpt2 data prepare ... --fresh`"
+            )
         shards = {split: [_shard(info) for info in content["splits"][split]] for split in SPLITS}
         sources = [SourceCount(**source) for source in content["sources"]]
         parsed = {"identity": Identity(**content["identity"]), "splits": shards}
         return Index(**(content | parsed | {"sources": sources}))
+    except DataError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} cannot be used ({type(error).__name__}: {error}): copy the folder again, or "

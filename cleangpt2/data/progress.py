@@ -7,6 +7,7 @@ the disk. What was written later is cut off again, and the same bytes take its p
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -151,5 +152,6 @@ class Seen:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Let go of the file; what the progress counts on was flushed."""
+        with suppress(OSError):
+            self._file.close()

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 from cleangpt2.data import tables
 from cleangpt2.data.config import PrepareConfig
-from cleangpt2.data.cutting import PIECE, Piece, cut_lines, cut_text
+from cleangpt2.data.cutting import LIMIT, PIECE, Piece, cut_lines, cut_text
 from cleangpt2.data.sources import STDIN, Kind, Source
 from cleangpt2.errors import DataError
 from cleangpt2.texts import DAMAGED, open_bytes
+
+_FIRST = 100  # lines that say what the columns are
 
 
 class Span(NamedTuple):
@@ -157,17 +159,27 @@ def find_key(source: Source, key: str | None) -> str:
     Raises:
         DataError: There is none, or more than one.
     """
-    if key is not None:
-        return key
     if source.path is None:
-        return tables.TEXT
+        return key or tables.TEXT
     with closing(open_bytes(source.path)) as file:
-        for _ in range(100):  # the first lines may be damaged
-            row = _parse_row(file.readline())
-            if row is not None:
-                columns = [name for name, value in row.items() if isinstance(value, str)]
-                return tables.the_text_of(columns, source.name)
-    return tables.TEXT
+        rows = _first_rows(file)
+        first = next(rows, None)
+        if first is None:  # what is wrong with the lines is told once they are read
+            return key or tables.TEXT
+        if key is None:
+            columns = [name for name, value in first.items() if isinstance(value, str)]
+            return tables.the_text_of(columns, source.name)
+        if key not in first and not any(key in row for row in rows):
+            raise DataError(f"{source.name} has no column {key!r}, but {', '.join(first)}")
+    return key
+
+
+def _first_rows(file: BufferedIOBase) -> Iterator[dict[str, Any]]:
+    """The objects in the first lines of a file, some of which may be damaged."""
+    for _ in range(_FIRST):
+        row = _parse_row(file.readline(LIMIT))
+        if row is not None:
+            yield row
 
 
 def _parse_row(line: bytes) -> dict[str, Any] | None:

@@ -21,39 +21,55 @@ _AHEAD = 2  # blocks a process is given before the oldest result is waited for
 Block = Sequence[Part]
 
 
-def encode_all(
-    blocks: Iterator[Block], tokenizer: Tokenizer, config: PrepareConfig, workers: int
-) -> Iterator[tuple[Block, Encoded]]:
-    """Each block with what became of it, in the order of the blocks.
+class Encoders:
+    """Processes that encode; they get ready while this one does what else there is to do.
 
-    Args:
-        workers: Processes; 1 means this one.
-
-    Raises:
-        DataError: A process died.
+    with Encoders(tokenizer, config, workers=2) as encoders:
+        for block, encoded in encoders.encode(blocks):
+            ...
     """
-    if workers == 1:
-        encoder = Encoder(tokenizer, config)
-        yield from ((block, encoder(block)) for block in blocks)
-        return
-    waiting: deque[tuple[Block, Future[Encoded]]] = deque()
-    # Spawned, not forked: that is safe beside threads, and the same on every system.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _begin, (tokenizer, config))
-    try:
-        for block in blocks:
-            waiting.append((block, pool.submit(_encode, block)))
-            if len(waiting) >= _AHEAD * workers:
+
+    def __init__(self, tokenizer: Tokenizer, config: PrepareConfig, workers: int) -> None:
+        """Start `workers` processes; 1 means this one."""
+        self.workers = workers
+        self._here = Encoder(tokenizer, config)
+        self._pool: ProcessPoolExecutor | None = None
+        if workers > 1:
+            # Spawned, not forked: that is safe beside threads, and the same on every system.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(workers, context, _begin, (tokenizer, config))
+            for _ in range(workers):
+                self._pool.submit(int)  # a process is started by what it is to do
+
+    def encode(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, Encoded]]:
+        """Each block with what became of it, in the order of the blocks.
+
+        Raises:
+            DataError: A process died.
+        """
+        if self._pool is None:
+            yield from ((block, self._here(block)) for block in blocks)
+            return
+        waiting: deque[tuple[Block, Future[Encoded]]] = deque()
+        try:
+            for block in blocks:
+                waiting.append((block, self._pool.submit(_encode, block)))
+                if len(waiting) >= _AHEAD * self.workers:
+                    yield _first(waiting)
+            while waiting:
                 yield _first(waiting)
-        while waiting:
-            yield _first(waiting)
-    except BrokenProcessPool:
-        raise DataError(
-            f"one of {workers} processes died, for want of memory perhaps; the same command goes "
-            "on where it stopped, with fewer --workers if need be"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+        except BrokenProcessPool:
+            raise DataError(
+                f"one of {self.workers} processes died, for want of memory perhaps; the same "
+                "command goes on where it stopped, with fewer --workers if need be"
+            ) from None
+
+    def __enter__(self) -> "Encoders":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
 def usable_processors() -> int:

@@ -1,6 +1,7 @@
 """Shards as they are written: aside, flushed to the disk, then renamed."""
 
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -99,9 +100,10 @@ class ShardWriter:
         self.tokens = self.documents = 0
 
     def close(self) -> None:
-        """Let go of the files and leave them as they are."""
+        """Let go of the files and leave them as they are; what `state` counts on was flushed."""
         for file in self._files or ():
-            file.close()
+            with suppress(OSError):  # a disk that is full takes no last bytes
+                file.close()
         self._files = None
 
     def _create(self) -> tuple[BinaryIO, BinaryIO]:

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from itertools import compress
+from pathlib import Path
 
-import awkward
 import gigatoken
 import numpy as np
 
 from cleangpt2.tokenizer import bpe
-from cleangpt2.tokenizer.vocabulary import Vocabulary, show
+from cleangpt2.tokenizer.vocabulary import Vocabulary, format_merges, show_all
 
 # Blocks without a gap, all of them in Unicode for years: European and Semitic scripts,
 # Devanagari, punctuation and symbols, Chinese, Japanese, Korean, wide forms, emoji.
@@ -32,6 +32,10 @@ _SETTLED = (
 )
 _UNSETTLED = re.compile(f"[^{_SETTLED}]")
 _NEVER_IN_TEXT = b"\xff"  # UTF-8 has no such byte
+_END = "\U0010ffff".encode()  # no character and never to be one, so no settled text holds it
+
+MEMORY = 1 << 26
+"""Bytes that the words of one encoder may take."""
 
 
 def is_settled(text: str) -> bool:
@@ -42,27 +46,26 @@ def is_settled(text: str) -> bool:
 class BulkEncoder:
     """Encodes many texts at once, as ordinary text.
 
-    Worth making once and keeping: it remembers the words it has seen.
+    Worth making once and keeping: it remembers the words it has seen, and forgets them all where
+    they come to take more than `MEMORY`.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        model = {
-            "type": "BPE",
-            "vocab": {show(token): i for token, i in vocabulary.ids.items()},
-            "merges": [[show(left), show(right)] for left, right in vocabulary.merges],
-        }
-        splitter = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-        whole = {"model": model, "pre_tokenizer": splitter, "added_tokens": []}
-        self._tokenizer = gigatoken.Tokenizer.from_json(json.dumps(whole))
+        self._end_id = vocabulary.size  # nobody else's
+        self._definition = _definition(vocabulary, self._end_id)
+        self._made: gigatoken.Tokenizer | None = None
+        self._text = self._resident = 0
+        self._engine(0)
 
     def encode(
         self, texts: Sequence[str], otherwise: Callable[[str], list[int]]
     ) -> list[list[int]]:
         """The ids of each text; ``otherwise`` encodes those that are not settled."""
+        engine = self._engine(sum(map(len, texts)))
         if all(map(str.isascii, texts)):  # most batches, and nothing else is needed for them
-            return self._tokenizer.encode_batch_list(list(texts))
+            return engine.encode_batch_list(list(texts))
         settled = [is_settled(text) for text in texts]
-        bulk = iter(self._tokenizer.encode_batch_list(list(compress(texts, settled))))
+        bulk = iter(engine.encode_batch_list(list(compress(texts, settled))))
         return [
             next(bulk) if fast else otherwise(text)
             for text, fast in zip(texts, settled, strict=True)
@@ -73,19 +76,59 @@ class BulkEncoder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `encode`, for UTF-8, in one row of uint32 and the length of each text in it.
 
-        No Python number is made of any id, which takes five times as long as encoding.
+        One call for all texts, in which no Python number is made of any id: that would take five
+        times as long as encoding.
         """
         settled = [text.isascii() or is_settled(text.decode()) for text in texts]
         # What is left out has no tokens, and its place stays.
         kept = [text if fast else b"" for text, fast in zip(texts, settled, strict=True)]
-        rows = self._tokenizer.encode_batch(kept)
-        ids, lengths = awkward.to_numpy(awkward.flatten(rows)), awkward.to_numpy(awkward.num(rows))
+        joined = _END.join([*kept, b""])
+        ids = self._engine(len(joined)).encode(joined)
+        is_end = ids == self._end_id
+        lengths = np.diff(np.flatnonzero(is_end), prepend=-1) - 1
+        ids = ids[~is_end]
         if all(settled):
             return ids, lengths
         pieces = np.split(ids, np.cumsum(lengths)[:-1])
         for place in np.flatnonzero(~np.array(settled)):
             pieces[place] = np.array(otherwise(texts[place].decode()), np.uint32)
         return np.concatenate(pieces), np.array([len(piece) for piece in pieces])
+
+    def _engine(self, new_text: int) -> gigatoken.Tokenizer:
+        """gigatoken's tokenizer, made anew where it has come to remember too much."""
+        used = _resident()
+        grown = self._text // 4 if used is None else used - self._resident
+        if self._made is None or grown > MEMORY:
+            self._made = None  # before the next one is there
+            self._made = gigatoken.Tokenizer.from_json(self._definition)
+            self._text, self._resident = 0, _resident() or 0
+        self._text += new_text
+        return self._made
+
+
+def _definition(vocabulary: Vocabulary, end_id: int) -> str:
+    """The vocabulary as a ``tokenizer.json``, with `_END` as a special token."""
+    end = {"id": end_id, "content": _END.decode(), "special": True}
+    flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
+    whole = {
+        "model": {
+            "type": "BPE",
+            "vocab": dict(zip(show_all(vocabulary.ids), vocabulary.ids.values(), strict=True)),
+            "merges": format_merges(vocabulary.merges).split("\n")[1:-1],
+        },
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        "added_tokens": [end | flags],
+    }
+    return json.dumps(whole, ensure_ascii=False)
+
+
+def _resident() -> int | None:
+    """The bytes of memory that this process has; ``None`` where only Linux would tell."""
+    try:
+        fields = Path("/proc/self/statm").read_bytes().split()
+    except OSError:
+        return None
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def train(texts: Sequence[str], n_merges: int) -> list[bpe.Merge] | None:

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, SupportsIndex
 import numpy as np
 import tiktoken
 
-from cleangpt2.errors import TokenizerError, did_you_mean
+from cleangpt2.errors import TokenizerError
 from cleangpt2.hub import locate
 from cleangpt2.tokenizer import bpe
 from cleangpt2.tokenizer.files import read_vocabulary, write_vocabulary
+from cleangpt2.tokenizer.given import as_list, known_special, refusal_of
 from cleangpt2.tokenizer.learning import fast_module, learn_vocabulary
 from cleangpt2.tokenizer.pieces import Piece, place
 from cleangpt2.tokenizer.streaming import StreamDecoder
-from cleangpt2.tokenizer.vocabulary import END_OF_TEXT, PAD, Vocabulary, check_names
+from cleangpt2.tokenizer.vocabulary import END_OF_TEXT, Vocabulary, check_names
 
 if TYPE_CHECKING:
     from cleangpt2.tokenizer.fast import BulkEncoder
@@ -123,17 +124,12 @@ class Tokenizer:
         Raises:
             TokenizerError: The vocabulary has none.
         """
-        name = self.vocabulary.settings.get("eos_token", END_OF_TEXT)
-        if name not in self.vocabulary.special:
-            raise TokenizerError(
-                f"this vocabulary has no end token {name!r}; add it with add_special_tokens"
-            )
-        return self.vocabulary.special[name]
+        return self.vocabulary.eos_id
 
     @property
     def pad_id(self) -> int | None:
         """The id that fills up a batch, if there is one."""
-        return self.vocabulary.special.get(self.vocabulary.settings.get("pad_token", PAD))
+        return self.vocabulary.pad_id
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one id stands for; they need not be whole characters."""
@@ -156,7 +152,9 @@ class Tokenizer:
         if not allowed_special:
             return self._tiktoken.encode_ordinary(text)
         return self._tiktoken.encode(
-            text, allowed_special=self._known(allowed_special), disallowed_special=()
+            text,
+            allowed_special=known_special(allowed_special, self.vocabulary),
+            disallowed_special=(),
         )
 
     def encode_batch(
@@ -211,10 +209,10 @@ class Tokenizer:
 
         Times an embedding matrix this gives the embeddings, which is what a lookup does faster.
         """
-        ids = _as_list(ids)
+        ids = as_list(ids)
         self.decode_bytes(ids)  # refuses ids out of range
         if bool in map(type, ids):  # numbers to Python, but a mask to numpy
-            raise self._refusal_of(ids)
+            raise refusal_of(ids, self.vocabulary)
         rows = np.zeros((len(ids), self.vocab_size), np.float32)
         rows[np.arange(len(ids)), ids] = 1
         return rows
@@ -227,11 +225,11 @@ class Tokenizer:
         Raises:
             TokenizerError: The vocabulary has no such id, or these are no ids.
         """
-        ids = _as_list(ids)
+        ids = as_list(ids)
         try:
             return self._tiktoken.decode_bytes(ids)
         except (KeyError, OverflowError, TypeError):
-            raise self._refusal_of(ids) from None
+            raise refusal_of(ids, self.vocabulary) from None
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """The text of the ids; bytes that are no UTF-8 become U+FFFD.
@@ -256,6 +254,7 @@ class Tokenizer:
     def expect_many(self) -> None:
         """Get ready for more text than a few megabytes, rather than once they have come."""
         self._bulk_characters = sys.maxsize
+        self._bulk_for([])
 
     def _bulk_for(self, texts: Sequence[str] | Sequence[bytes]) -> "BulkEncoder | None":
         """The bulk encoder, if there is one; made once the texts so far are many, then kept."""
@@ -263,45 +262,3 @@ class Tokenizer:
         if self._bulk is None and (fast := fast_module(self._bulk_characters)) is not None:
             self._bulk = fast.BulkEncoder(self.vocabulary)
         return self._bulk
-
-    def _known(self, names: Collection[str]) -> set[str]:
-        """``allowed_special`` as a set, if all of them are special tokens."""
-        if isinstance(names, str):
-            raise TokenizerError(f"allowed_special takes a set of names: {{{names!r}}}")
-        for name in names:
-            if name not in self.vocabulary.special:
-                known = ", ".join(self.vocabulary.special) or "none"
-                raise TokenizerError(
-                    f"{name!r} is no special token of this vocabulary, which has {known}."
-                    f"{did_you_mean(name, self.vocabulary.special)}"
-                )
-        return set(names)
-
-    def _refusal_of(self, ids: list) -> TokenizerError:
-        """Why tiktoken would not decode these ids."""
-        known = {*self.vocabulary.ids.values(), *self.vocabulary.special.values()}
-        wrong = next(i for i in ids if not _is_number(i) or i not in known)
-        if not _is_number(wrong):
-            kind = type(wrong).__name__
-            return TokenizerError(f"ids must be one flat list of whole numbers, not of {kind}")
-        return TokenizerError(
-            f"id {wrong} is not in this vocabulary, whose ids go from 0 to {self.vocab_size - 1}; "
-            "was the text encoded with another tokenizer?"
-        )
-
-
-def _as_list(ids: Iterable[SupportsIndex]) -> list:
-    """The ids as plain integers, also those of an array or a tensor."""
-    if isinstance(ids, list):
-        return ids
-    tolist = getattr(ids, "tolist", None)
-    try:
-        return list(ids if tolist is None else tolist())
-    except TypeError:  # one number, also that of an array without dimensions
-        raise TokenizerError(
-            f"ids must be one flat list of whole numbers, like [5], not {reprlib.repr(ids)}"
-        ) from None
-
-
-def _is_number(i: object) -> bool:
-    return isinstance(i, int | np.integer) and not isinstance(i, bool)

@@ -70,9 +70,28 @@ class Vocabulary:
         """One more than the largest id."""
         return 1 + max(*self.ids.values(), *self.special.values())
 
+    @property
+    def eos_id(self) -> int:
+        """The id that ends a text.
+
+        Raises:
+            TokenizerError: There is none.
+        """
+        name = self.settings.get("eos_token", END_OF_TEXT)
+        if name not in self.special:
+            raise TokenizerError(
+                f"this vocabulary has no end token {name!r}; add it with add_special_tokens"
+            )
+        return self.special[name]
+
+    @property
+    def pad_id(self) -> int | None:
+        """The id that fills up a batch, if there is one."""
+        return self.special.get(self.settings.get("pad_token", PAD))
+
     def shown(self) -> dict[str, int]:
         """Token to id as in ``vocab.json``: bytes printable, special tokens as they are."""
-        return {show(token): i for token, i in self.ids.items()} | dict(self.special)
+        return dict(zip(show_all(self.ids), self.ids.values(), strict=True)) | dict(self.special)
 
 
 _PRINTABLE = bytes_to_printable()
@@ -88,6 +107,17 @@ def show(token: bytes) -> str:
     return "".join([_PRINTABLE[byte] for byte in token])
 
 
+def show_all(tokens: Iterable[bytes]) -> list[str]:
+    r"""As `show` for each token; all in one piece, which is several times as fast.
+
+    >>> show_all([b" day", b"\xff"])
+    ['Ġday', 'ÿ']
+    """
+    between = "\uffff"  # no token holds it: as Latin-1 every byte is a character up to U+00FF
+    whole = between.join([token.decode("latin-1") for token in tokens])
+    return whole.translate(_PRINTABLE).split(between) if whole else []
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuse what is not a sequence of texts; a single text is one too, of its letters."""
     is_sequence = isinstance(names, Sequence) and not isinstance(names, str)
@@ -100,13 +130,14 @@ def _is_ordinary(name: str, ids: Mapping[bytes, int]) -> bool:
     return all(c in _BYTES for c in name) and bytes([_BYTES[c] for c in name]) in ids
 
 
-def format_merges(merges: Iterable[Merge]) -> str:
+def format_merges(merges: Sequence[Merge]) -> str:
     r"""The content of a ``merges.txt``.
 
     >>> format_merges([(b"h", b"e"), (b" ", b"he")])
     '#version: 0.2\nh e\nĠ he\n'
     """
-    lines = [f"{show(left)} {show(right)}" for left, right in merges]
+    lefts, rights = zip(*merges, strict=True) if merges else ((), ())
+    lines = map(" ".join, zip(show_all(lefts), show_all(rights), strict=True))
     return "\n".join(["#version: 0.2", *lines, ""])
 
 

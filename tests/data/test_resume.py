@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cleangpt2.data import prepare as module
+from cleangpt2.data import run as module
 from cleangpt2.data.config import PrepareConfig
 from cleangpt2.data.prepare import prepare
 from cleangpt2.errors import ConfigError, DataError
@@ -49,7 +49,7 @@ def die_at(monkeypatch, owner, name, call):
 
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize(
-    "place", ["_Run.take", "_Run.save", "ShardWriter.append", "ShardWriter.finish", "os.replace"]
+    "place", ["Run.take", "Run.save", "ShardWriter.append", "ShardWriter.finish", "os.replace"]
 )
 def test_killed_anywhere_it_goes_on(corpus, tokenizer, tmp_path, monkeypatch, place):
     shutil.copy(corpus / "a.jsonl", corpus / "d.jsonl")  # duplicates, all of them
@@ -80,7 +80,7 @@ def test_killed_in_the_middle_of_a_long_document(tokenizer, tmp_path, monkeypatc
     out = tmp_path / "out"
     for _ in range(6):
         with monkeypatch.context() as patch:
-            die_at(patch, module._Run, "take", 2)  # two blocks further every time
+            die_at(patch, module.Run, "take", 2)  # two blocks further every time
             try:
                 prepare(names, tokenizer, out, config)
             except Killed:
@@ -92,11 +92,11 @@ def test_killed_in_the_middle_of_a_long_document(tokenizer, tmp_path, monkeypatc
 @pytest.mark.usefixtures("small_pieces")
 def test_it_does_go_on_and_does_not_start_anew(corpus, tokenizer, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        die_at(patch, module._Run, "take", 10)
+        die_at(patch, module.Run, "take", 10)
         prepare([str(corpus)], tokenizer, tmp_path / "out", CONFIG)
     done, calls = [], []
-    take = module._Run.take
-    monkeypatch.setattr(module._Run, "take", lambda *args: (calls.append(1), take(*args)))
+    take = module.Run.take
+    monkeypatch.setattr(module.Run, "take", lambda *args: (calls.append(1), take(*args)))
     prepare([str(corpus)], tokenizer, tmp_path / "out", CONFIG, progress=done.append)
     whole = len(calls)
     prepare([str(corpus)], tokenizer, tmp_path / "new", CONFIG)
@@ -129,7 +129,8 @@ def test_another_job_is_refused(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         if not finished:
-            die_at(patch, module._Run, "finish", 0)
+            patch.setattr(module, "SAVE_EVERY_S", 0)
+            die_at(patch, module.Run, "finish", 0)
         try:
             prepare([str(corpus)], tokenizer, out, CONFIG)
         except Killed:
@@ -153,9 +154,21 @@ def test_another_job_is_refused(
     assert (out / "index.json").exists()
 
 
+def test_what_was_begun_and_not_done_binds_to_nothing(corpus, tokenizer, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        die_at(patch, module.Run, "take", 0)
+        prepare([str(corpus)], tokenizer, tmp_path / "out", CONFIG)
+    assert (tmp_path / "out" / ".progress.json").exists()
+    other = PrepareConfig(validation=0.2)
+    prepare([str(corpus)], tokenizer, tmp_path / "out", other)
+    prepare([str(corpus)], tokenizer, tmp_path / "new", other)
+    assert contents(tmp_path / "out") == contents(tmp_path / "new")
+
+
 def test_a_file_that_changed_in_between_is_refused(corpus, tokenizer, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        die_at(patch, module._Run, "finish", 0)
+        patch.setattr(module, "SAVE_EVERY_S", 0)
+        die_at(patch, module.Run, "finish", 0)
         prepare([str(corpus)], tokenizer, tmp_path / "out", CONFIG)
     os.utime(corpus / "c.txt", (1, 1))
     with pytest.raises(ConfigError, match="c.txt had .* ns of its last change"):
@@ -166,7 +179,7 @@ def test_progress_that_lost_its_files_is_refused(corpus, tokenizer, tmp_path, mo
     out = tmp_path / "out"
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(module, "SAVE_EVERY_S", 0)
-        die_at(patch, module._Run, "finish", 0)
+        die_at(patch, module.Run, "finish", 0)
         prepare([str(corpus)], tokenizer, out, CONFIG)
     (partial,) = out.glob(".train-*.bin.partial")
     content = partial.read_bytes()
@@ -183,17 +196,18 @@ def test_progress_that_lost_its_files_is_refused(corpus, tokenizer, tmp_path, mo
 
 SCRIPT = """
 import sys
-from cleangpt2.data import cutting, prepare, reading
+from cleangpt2.data import cutting, reading, run
 from cleangpt2.data.config import PrepareConfig
+from cleangpt2.data.prepare import prepare
 from cleangpt2.tokenizer import Tokenizer
 
 cutting.PIECE = reading.PIECE = 700
-prepare.SAVE_EVERY_S = 0
+run.SAVE_EVERY_S = 0
 corpus, vocabulary, out, workers = sys.argv[1:]
 config = PrepareConfig(validation=0.1, shard_tokens=3000, dedupe=True)
 if __name__ == "__main__":
     tokenizer = Tokenizer.from_pretrained(vocabulary)
-    prepare.prepare([corpus], tokenizer, out, config, workers=int(workers))
+    prepare([corpus], tokenizer, out, config, workers=int(workers))
 """
 
 

@@ -41,13 +41,13 @@ def test_a_model_is_trained_from_shards(folder):
     done = data_prepare(folder, "corpus.jsonl", "--out", "shards", "--validation", "0.1")
     assert done.returncode == 0, done.stderr
     assert "warning: corpus.jsonl, line 201, is not JSON" in done.stderr
-    assert "1 bad lines" in done.stdout
+    assert "1 bad line" in done.stdout
     index = json.loads((folder / "shards/index.json").read_text("utf-8"))
     assert [source["documents"] for source in index["sources"]] == [200]
 
     trained = pretrain(folder, "shards", "--out", "run", "--eval-every", "3")
     assert trained.returncode == 0, trained.stderr
-    assert "bits_per_byte" in trained.stderr  # measured on the folder's own validation split
+    assert "bits per byte" in trained.stderr  # measured on the folder's own validation split
     text = run_cli("generate", "the cat", "--model", "run/model", "--json", cwd=folder)
     assert json.loads(text.stdout)["prompt"] == "the cat"
 

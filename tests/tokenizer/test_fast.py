@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cleangpt2.tokenizer import Tokenizer, bpe, learning
-from tests.helpers import require
+from tests.helpers import require, run_python
 from tests.tokenizer.conftest import TEXT
 
 gigatoken = require("gigatoken")
@@ -139,6 +139,73 @@ def test_everything_works_without_the_extra(tokenizer, monkeypatch):
     assert tok.encode_batch([TEXT] * 3) == [tokenizer.encode(TEXT)] * 3
     plain = Tokenizer.train([TEXT], 310)
     assert plain.vocabulary.merges == bpe.train([TEXT], 53)
+
+
+# ---- memory --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """A list that grows with every engine that is made."""
+    from_json, calls = gigatoken.Tokenizer.from_json, []
+    monkeypatch.setattr(
+        gigatoken.Tokenizer, "from_json", lambda text: calls.append(1) or from_json(text)
+    )
+    return calls
+
+
+def test_an_engine_that_remembers_too_much_is_made_anew_and_gives_the_same(
+    tokenizer, made, monkeypatch
+):
+    used = iter([0, 0, 50, 150, 150, 200, 300, 300])  # asked for each text and each engine
+    monkeypatch.setattr(fast, "_resident", lambda: next(used))
+    monkeypatch.setattr(fast, "MEMORY", 100)
+    encoder = fast.BulkEncoder(tokenizer.vocabulary)
+    rows = [encoder.encode_flat([TEXT.encode()], otherwise=never)[0].tolist() for _ in range(4)]
+    assert len(made) == 3
+    assert rows == [tokenizer.encode(TEXT)] * 4
+
+
+def test_where_nobody_tells_the_memory_so_much_text_makes_a_new_engine(
+    tokenizer, made, monkeypatch
+):
+    monkeypatch.setattr(fast, "_resident", lambda: None)
+    monkeypatch.setattr(fast, "MEMORY", 100)
+    encoder = fast.BulkEncoder(tokenizer.vocabulary)
+    for _ in range(7):  # 1,400 letters, anew once more than 400 are behind it
+        encoder.encode(["a" * 200], otherwise=never)
+    assert len(made) == 3
+
+
+GROWTH = """
+import random, sys
+from cleangpt2.tokenizer import Tokenizer, fast
+
+fast.MEMORY = 1 << 24
+letters = bytes((b"abcdefghijklmnopqrstuvwxyz" * 10)[:220] + b" " * 36)
+tokenizer, rng = Tokenizer.from_pretrained(sys.argv[1]), random.Random(0)
+encoder, before, most = fast.BulkEncoder(tokenizer.vocabulary), fast._resident(), []
+for _ in range(int(sys.argv[2])):
+    text = rng.randbytes(1 << 20).translate(letters)
+    encoder.encode_flat([text], otherwise=None)
+    most.append(fast._resident() - before)
+print(max(most) >> 20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(fast._resident() is None, reason="only Linux tells how much memory is used")
+def test_words_that_never_come_again_do_not_fill_the_memory(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+
+    def growth(megabytes):
+        done = run_python("-c", GROWTH, str(tmp_path), str(megabytes))
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    few, many = growth(10), growth(30)
+    assert many < 1.25 * few + 10
+    assert many < 150  # all words together take 270
 
 
 # ---- training -----------------------------------------------------------------------------
