@@ -22,6 +22,9 @@ PATHS = ("causal", "mask", "plain")
 """Ways to compute attention, the quickest first: PyTorch's fused kernel with its own causal mask,
 the same kernel with a mask of ours, and the formula written out in float32."""
 
+Mask = Bool[Tensor, "B 1 T S"] | Float[Tensor, "B 1 T S"]
+"""Which keys each query may see: True, or 0 where the others have -inf (see `additive`)."""
+
 
 def trusted_paths(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     """The paths not known to be wrong there; ``selfcheck.py`` finds out what nobody knew.
@@ -34,13 +37,25 @@ def trusted_paths(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     return PATHS[1:] if leaks else PATHS
 
 
+def additive(visible: Bool[Tensor, "B 1 T S"], dtype: torch.dtype) -> Float[Tensor, "B 1 T S"]:
+    """The same mask as numbers to add to the scores: 0 where it is True and -inf elsewhere.
+
+    PyTorch's kernels turn a mask of booleans into these in every layer, and keep each layer's for
+    the backward pass; made once, they are kept once.
+
+    >>> additive(torch.tensor([[[[True, False]]]]), torch.float32)
+    tensor([[[[0., -inf]]]])
+    """
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, -torch.inf)
+
+
 def attention(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B H S D"],
     v: Float[Tensor, "B H S D"],
     *,
     scale: float,
-    visible: Bool[Tensor, "B 1 T S"] | None = None,
+    visible: Mask | None = None,
     dropout: float = 0.0,
     path: str = "causal",
 ) -> Float[Tensor, "B H T D"]:
@@ -49,8 +64,9 @@ def attention(
     The one place that knows PyTorch's mask rules.
 
     Args:
-        visible: True where query t of row b may see key s. ``None`` means that the T queries
-            are the last of the S tokens in every row, so query t sees keys up to S - T + t.
+        visible: True where query t of row b may see key s, or the same mask made `additive` in
+            the queries' data type. ``None`` means that the T queries are the last of the S tokens
+            in every row, so query t sees keys up to S - T + t.
         dropout: Probability with which a weight is dropped.
         path: One of `PATHS`; one that is not to be trusted here gives way to ``mask``.
     """
@@ -73,7 +89,7 @@ def _plain(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B H S D"],
     v: Float[Tensor, "B H S D"],
-    mask: Bool[Tensor, "*rows T S"] | None,
+    mask: Bool[Tensor, "*rows T S"] | Float[Tensor, "B 1 T S"] | None,
     scale: float,
     dropout: float,
 ) -> Float[Tensor, "B H T D"]:
@@ -81,8 +97,10 @@ def _plain(
     wide = torch.promote_types(q.dtype, torch.float32)
     with torch.autocast(q.device.type, enabled=False):  # it would go down again
         scores = (q.to(wide) @ k.to(wide).mT) * scale
-        if mask is not None:
+        if mask is not None and mask.dtype == torch.bool:
             scores = scores.masked_fill(~mask, -torch.inf)
+        elif mask is not None:
+            scores = scores + mask
         weights = F.dropout(scores.softmax(dim=-1), dropout)
         return (weights @ v.to(wide)).to(q.dtype)
 
@@ -110,16 +128,20 @@ class CausalSelfAttention(nn.Module):
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], cache: LayerCache | None = None
+        self,
+        x: Float[Tensor, "B T C"],
+        cache: LayerCache | None = None,
+        visible: Mask | None = None,
     ) -> Float[Tensor, "B T C"]:
         """Mix the T new tokens with the S they may see.
 
         Args:
             x: Residual stream after ``ln_1``.
             cache: Past keys and values; extended in place. ``None`` means no past.
+            visible: Which tokens each may see (see `attention`); a cache knows it by itself.
         """
-        y = self.mix(*self.heads(x), cache)
-        return self.resid_dropout(self.c_proj(y.to(x.dtype)))
+        y = self.mix(*self.heads(x), cache, visible)
+        return self.resid_dropout(self.c_proj(y))
 
     def mix(
         self,
@@ -127,9 +149,9 @@ class CausalSelfAttention(nn.Module):
         k: Float[Tensor, "B H T D"],
         v: Float[Tensor, "B H T D"],
         cache: LayerCache | None = None,
+        visible: Mask | None = None,
     ) -> Float[Tensor, "B T C"]:
         """What the T new tokens read from all S, the heads side by side."""
-        visible = None
         if cache is not None:
             k, v, visible = cache.append(k, v)  # (B, H, S, D)
         dropout = self.attn_pdrop if self.training else 0.0

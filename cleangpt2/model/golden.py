@@ -21,15 +21,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cleangpt2.model.attention import CausalSelfAttention
+from cleangpt2.model.attention import CausalSelfAttention, additive
 from cleangpt2.model.cache import KVCache
 from cleangpt2.model.config import GPT2Config
+from cleangpt2.model.documents import document_mask
 from cleangpt2.model.gpt2 import GPT2
 
 FILE = Path(__file__).with_name("golden.safetensors")
 LENGTHS = (1, 2, 1023, 1024)
 LAYER = GPT2Config(vocab_size=2, n_positions=1024, n_embd=128, n_layer=1, n_head=2)
 MODEL = GPT2Config(vocab_size=96, n_positions=64, n_embd=128, n_layer=2, n_head=2)
+PACKED = ((1023, 2, 1), (2, 1, 1023))  # lengths of the documents side by side in two rows
 WIDE = 16  # heads of gpt2-medium, whose 16 x 1024 x 1024 scores Metal once got wrong
 
 
@@ -152,6 +154,30 @@ def with_cache(device: torch.device, dtype: torch.dtype, path: str) -> Iterator[
     yield read(cache, 1)
 
 
+def packed_documents(device: torch.device, dtype: torch.dtype, path: str) -> Iterator[Result]:
+    """Documents side by side, as in training: each is to give what it gives alone."""
+    layer, C = attention_layer(path), LAYER.n_embd
+    numbers = torch.tensor([[n for n in row for _ in range(n)] for row in PACKED], device=device)
+    visible = additive(document_mask(numbers), dtype)
+    x = place(packed(queries_keys_values(2, LAYER.n_head)[0]), device, dtype).requires_grad_()
+    y = layer.mix(*layer.heads(x), None, visible)
+    upstream = place(packed(draw("gradient of y", LAYER.n_positions, C)), device, dtype)
+    (gradient,) = torch.autograd.grad((y * upstream).sum(), x)
+    for number, row in enumerate(PACKED):
+        parts = zip(row, y[number].split(row), gradient[number].split(row), strict=True)
+        for T, output, gradients in parts:
+            case = f"document of {T} token{'s' if T > 1 else ''} packed in row {number}, "
+            yield Result(f"{case}output", "y", (0,), project("y", output[None]))
+            for name, part in zip("qkv", gradients.split(C, dim=-1), strict=True):
+                key = "dq" if name == "q" else f"d{name}.{T}"
+                yield Result(f"{case}gradient of {name}", key, (0,), project(name, part[None]))
+
+
+def packed(tokens: Tensor) -> Tensor:
+    """Rows of documents that all begin with the first of these tokens."""
+    return torch.stack([torch.cat([tokens[:T] for T in row]) for row in PACKED])
+
+
 def small_model(device: torch.device, dtype: torch.dtype, path: str) -> GPT2:
     """Two layers whose weights the cases share."""
     with torch.random.fork_rng(devices=[]):
@@ -188,6 +214,21 @@ def small_model_with_cache(device: torch.device, dtype: torch.dtype, path: str) 
         yield Result(case, "logits", starts, project("logits", model(part, cache)))
 
 
+@torch.no_grad()
+def small_model_packed(device: torch.device, dtype: torch.dtype, path: str) -> Iterator[Result]:
+    """The same logits, of documents side by side: positions have to begin anew in each."""
+    model = small_model(device, dtype, path)
+    lengths = [40, 1, 23]
+    ids = torch.cat([token_ids()[:T] for T in lengths])
+    documents = [T for T in lengths for _ in range(T)]
+    parts = model(ids, documents=documents).split(lengths)
+    for T, logits in zip(lengths, parts, strict=True):
+        case = (
+            f"a whole small model, logits of a packed document of {T} token{'s' if T > 1 else ''}"
+        )
+        yield Result(case, "logits", (0,), project("logits", logits[None]))
+
+
 def token_ids() -> Tensor:
     """One row that fills the small model's context."""
     return (draw("ids", MODEL.n_positions) * 32).long() % MODEL.vocab_size
@@ -195,7 +236,14 @@ def token_ids() -> Tensor:
 
 def results(device: torch.device, dtype: torch.dtype, path: str) -> Iterator[Result]:
     """Every case, computed when it is asked for."""
-    for cases in (whole_sequences, with_cache, small_model_at_once, small_model_with_cache):
+    for cases in (
+        whole_sequences,
+        with_cache,
+        packed_documents,
+        small_model_at_once,
+        small_model_with_cache,
+        small_model_packed,
+    ):
         yield from cases(device, dtype, path)
 
 

@@ -17,9 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cleangpt2.errors import ConfigError, ContextLengthError, InputError
-from cleangpt2.model.attention import PATHS, CausalSelfAttention
+from cleangpt2.model.attention import PATHS, CausalSelfAttention, Mask, additive
 from cleangpt2.model.cache import KVCache, LayerCache
+from cleangpt2.model.chunked import matmul_dtype
 from cleangpt2.model.config import GPT2Config
+from cleangpt2.model.documents import document_mask, document_positions
 from cleangpt2.model.linear import Linear, linear
 from cleangpt2.model.trace import Trace, recording
 
@@ -64,10 +66,13 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Float[Tensor, "B T C"], cache: LayerCache | None = None
+        self,
+        x: Float[Tensor, "B T C"],
+        cache: LayerCache | None = None,
+        visible: Mask | None = None,
     ) -> Float[Tensor, "B T C"]:
         """The residual stream after this block."""
-        x = x + self.attn(self.ln_1(x), cache)
+        x = x + self.attn(self.ln_1(x), cache, visible)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -125,45 +130,84 @@ class GPT2(nn.Module):
         """Rows that the final stream is compared with; the token embedding unless untied."""
         return self.wte.weight if self.lm_head is None else self.lm_head.weight
 
-    def forward(self, ids: Ids, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, ids: Ids, cache: KVCache | None = None, *, documents: Ids | None = None
+    ) -> Tensor:
         """Logits of the token after each token: (T,) -> (T, V) and (B, T) -> (B, T, V).
 
         Args:
             ids: Token ids as lists or as a tensor; moved to the model's device.
             cache: Past keys and values, extended in place. The ids continue them.
+            documents: A number for each id, that of its document; see `hidden`.
 
         Raises:
             InputError: Ids that are not integers, empty, of another rank, or out of range; a cache
-                of another number of rows, device or data type.
+                of another number of rows, device or data type; documents of another shape, or
+                beside a cache.
             ContextLengthError: More tokens than the context holds.
         """
         ids = self.check(ids)
-        logits = self.logits(self.hidden(torch.atleast_2d(ids), cache))
+        rows = torch.atleast_2d(ids)
+        if documents is not None:
+            documents = torch.atleast_2d(torch.as_tensor(documents, device=ids.device))
+        logits = self.logits(self.hidden(rows, cache, documents=documents))
         return logits if ids.dim() == 2 else logits[0]
 
     def hidden(
-        self, ids: Int[Tensor, "B T"], cache: KVCache | None = None
+        self,
+        ids: Int[Tensor, "B T"],
+        cache: KVCache | None = None,
+        *,
+        documents: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T C"]:
         """The residual stream after ``ln_f``; `ids` must be checked and on the model's device.
 
         Trainers and samplers use this to compute logits only where they need them.
+
+        Args:
+            ids: The T new tokens of each row.
+            cache: Past keys and values, extended in place.
+            documents: The number of each token's document, for rows that hold several side by side:
+                a token sees its own document alone, and positions count from 0 in each. Costs a
+                mask of B * T * T numbers in the data type of attention, one for all layers.
         """
-        if cache is None:
-            if ids.size(1) > self.config.n_positions:
-                raise ContextLengthError(
-                    f"{ids.size(1)} tokens do not fit in the model's context of "
-                    f"{self.config.n_positions}: shorten the input"
-                )
-            positions = torch.arange(ids.size(1), device=ids.device)
-        elif not isinstance(cache, KVCache):
-            raise InputError(f"the cache is {cache!r}, a {type(cache).__name__}; give a KVCache")
-        else:
-            cache.check(ids.size(0), self.wte.weight)
-            positions = cache.begin(ids.size(1))
+        positions, visible = self._places(ids, cache, documents)
         x = self.drop(self.wte(ids) + self.wpe(positions))
         for layer, block in enumerate(self.h):
-            x = block(x, None if cache is None else cache.layers[layer])
+            x = block(x, None if cache is None else cache.layers[layer], visible)
         return self.ln_f(x)
+
+    def _places(
+        self, ids: Tensor, cache: KVCache | None, documents: Tensor | None
+    ) -> tuple[Int[Tensor, "*rows T"], Mask | None]:
+        """Positions of the tokens, and which tokens each may see if not all before it."""
+        T = ids.size(1)
+        if cache is not None:
+            if not isinstance(cache, KVCache):
+                raise InputError(
+                    f"the cache is {cache!r}, a {type(cache).__name__}; give a KVCache"
+                )
+            if documents is not None:
+                raise InputError(
+                    "documents and a cache, which holds one document a row: leave out one of them"
+                )
+            cache.check(ids.size(0), self.wte.weight)
+            return cache.begin(T), None
+        if self.config.n_positions < T:
+            raise ContextLengthError(
+                f"{T} tokens do not fit in the model's context of {self.config.n_positions}: "
+                "shorten the input"
+            )
+        if documents is None:
+            return torch.arange(T, device=ids.device), None
+        if documents.shape != ids.shape:
+            raise InputError(
+                f"documents of shape {tuple(documents.shape)} for ids of {tuple(ids.shape)}: "
+                "give one number for each id"
+            )
+        upcast = self.config.reorder_and_upcast_attn
+        dtype = torch.float32 if upcast else matmul_dtype(self.wte.weight)
+        return document_positions(documents), additive(document_mask(documents), dtype)
 
     def logits(self, x: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch V"]:
         """The output layer."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from cleangpt2.errors import ConfigError, DeviceError
 from cleangpt2.model import attention as attention_module
 from cleangpt2.model import golden, selfcheck
+from cleangpt2.model import gpt2 as gpt2_module
 from cleangpt2.model.attention import PATHS, attention
 from cleangpt2.model.config import GPT2Config
 from cleangpt2.model.gpt2 import GPT2
@@ -139,6 +140,29 @@ def takes_queries_for_contiguous(q, k, v, mask, is_causal, scale):
     return right(q, k, v, mask, is_causal, scale)
 
 
+def changes_the_documents(change):
+    """The mask of packed documents alone, the one made of numbers, is taken for another."""
+
+    def wrong(q, k, v, mask, is_causal, scale):
+        if mask is not None and mask.is_floating_point():
+            mask = change(mask.clone())
+        return right(q, k, v, mask, is_causal, scale)
+
+    return wrong
+
+
+def lets_the_last_columns_in(mask):
+    """Of a width that is no multiple of 8."""
+    mask[..., mask.size(-1) // 8 * 8 :] = 0
+    return mask
+
+
+def doubles_the_gradient_of_keys_in_documents(q, k, v, mask, is_causal, scale):
+    if mask is not None and mask.is_floating_point():
+        k = 2 * k - k.detach()
+    return right(q, k, v, mask, is_causal, scale)
+
+
 def gives_nan(q, k, v, mask, is_causal, scale):
     return right(q, k, v, mask, is_causal, scale) * torch.nan
 
@@ -174,6 +198,11 @@ WRONG = [
     (takes_one_rows_mask_for_all, "plain", "3 tokens after 700 and 300 in the cache, output"),
     (reads_past_the_keys_when_decoding, "plain", "1 token after 1023 in the cache, output"),
     (takes_queries_for_contiguous, "plain", "2 tokens at once, output"),
+    (
+        doubles_the_gradient_of_keys_in_documents,
+        "plain",
+        "document of 1023 tokens packed in row 0, gradient of k",
+    ),
     (gives_nan, "plain", "1 token at once, output, off by nan at position 0"),
     (doubles_the_gradient(0), "mask", "2 tokens at once, gradient of q"),
     (doubles_the_gradient(1), "mask", "2 tokens at once, gradient of k"),
@@ -201,6 +230,32 @@ def test_a_wrong_kernel_is_named_and_avoided(kernel, wrong, path, case):
 def test_a_mistake_shows_through_the_rounding_of_half_precision(kernel, wrong, dtype):
     kernel(wrong)
     assert selfcheck.first_mistake(CPU, dtype, "causal") is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.zeros_like,
+        lambda mask: torch.full_like(mask, -torch.inf).triu(1),  # no borders
+        lambda mask: mask.roll((1, 1), dims=(-2, -1)),  # borders one token late
+        lambda mask: mask.mT,
+        lambda mask: mask[:1],
+        lambda mask: mask.amax(dim=0, keepdim=True),
+        lets_the_last_columns_in,
+    ],
+)
+def test_a_kernel_that_mixes_packed_documents_is_found(kernel, monkeypatch, change, dtype):
+    kernel(changes_the_documents(change))
+    monkeypatch.setattr(golden, "results", golden.packed_documents)
+    assert "packed in row" in selfcheck.first_mistake(CPU, dtype, "mask")
+
+
+def test_positions_that_do_not_begin_anew_are_found(monkeypatch):
+    monkeypatch.setattr(gpt2_module, "document_positions", lambda documents: documents * 0)
+    monkeypatch.setattr(golden, "results", golden.small_model_packed)
+    mistake = selfcheck.first_mistake(CPU, torch.float32, "plain")
+    assert mistake.startswith("a whole small model, logits of a packed document of 40 tokens, off")
 
 
 def test_a_kernel_wrong_in_one_data_type_is_avoided_in_that_alone(kernel):

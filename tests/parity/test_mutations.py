@@ -52,13 +52,13 @@ def interleaved_heads(self, x):
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
 
-def post_norm(self, x, cache=None):
+def post_norm(self, x, cache=None, visible=None):
     """The block of GPT-1: normalise after adding."""
     x = self.ln_1(x + self.attn(x, cache))
     return self.ln_2(x + self.mlp(x))
 
 
-def parallel(self, x, cache=None):
+def parallel(self, x, cache=None, visible=None):
     """The block of GPT-J: attention and MLP read the same stream."""
     return x + self.attn(self.ln_1(x), cache) + self.mlp(self.ln_2(x))
 

@@ -39,9 +39,9 @@ def count_reads(monkeypatch, model):
     """A list that grows by the rows and the tokens a row of every forward."""
     reads, hidden = [], type(model).hidden
 
-    def counted(self, ids, cache=None):
+    def counted(self, ids, cache=None, **documents):
         reads.append(tuple(ids.shape))
-        return hidden(self, ids, cache)
+        return hidden(self, ids, cache, **documents)
 
     monkeypatch.setattr(type(model), "hidden", counted)
     return reads
