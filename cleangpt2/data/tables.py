@@ -57,7 +57,7 @@ def check_table(source: Source, key: str | None) -> None:
     if source.kind == "hub":
         _needs("datasets", f"{source.name} is a data set of the hub")
     else:
-        with _open_parquet(source) as file:
+        with open_parquet(source) as file:
             _column(file.schema_arrow, source, key)
 
 
@@ -71,7 +71,13 @@ def _column(schema: Any, source: Source, key: str | None) -> str:
 
 
 @contextmanager
-def _open_parquet(source: Source) -> Generator[Any, None, None]:
+def open_parquet(source: Source) -> Generator[Any, None, None]:
+    """A Parquet file, as pyarrow's ``ParquetFile``.
+
+    Raises:
+        ConfigError: The extra ``data`` is not installed.
+        DataError: It is no Parquet file, or reading it fails.
+    """
     parquet = _needs("pyarrow.parquet", f"{source.name} is a Parquet file")
     arrow = importlib.import_module("pyarrow")
     try:
@@ -82,7 +88,7 @@ def _open_parquet(source: Source) -> Generator[Any, None, None]:
 
 
 def _parquet(source: Source, key: str | None, start: int) -> Iterator[Batch]:
-    with _open_parquet(source) as file:
+    with open_parquet(source) as file:
         key = _column(file.schema_arrow, source, key)
         groups, first = _groups_from(file, start)
         total = max(1, file.metadata.num_rows)
@@ -109,25 +115,35 @@ def _groups_from(file: Any, start: int) -> tuple[range, int]:
 
 
 def _hub(source: Source, key: str | None, start: int) -> Iterator[Batch]:
+    texts: list[Any] = []
+    end = start
+    for row in hub_rows(source, start):
+        if key is None:
+            strings = [column for column, value in row.items() if isinstance(value, str)]
+            key = the_text_of(strings, source.name)
+        elif end == start and key not in row:
+            raise DataError(f"{source.name} has no column {key!r}, but {', '.join(row)}")
+        texts.append(row.get(key))
+        end += 1
+        if len(texts) == _ROWS:
+            yield Batch(texts, key, end, 0)
+            texts = []
+    if texts:
+        yield Batch(texts, key or TEXT, end, 0)
+
+
+def hub_rows(source: Source, start: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows of a data set of the hub as they arrive, from row `start` on.
+
+    Raises:
+        ConfigError: The extra ``data`` is not installed.
+        DataError: There is no such data set, or the connection breaks.
+    """
     datasets = _needs("datasets", f"{source.name} is a data set of the hub")
     name = parse_hub_name(source.name)
     try:
         rows = datasets.load_dataset(name.repo, name.config, split=name.split, streaming=True)
-        texts: list[Any] = []
-        end = start
-        for row in rows.skip(start) if start else rows:
-            if key is None:
-                strings = [column for column, value in row.items() if isinstance(value, str)]
-                key = the_text_of(strings, source.name)
-            texts.append(row.get(key))
-            end += 1
-            if len(texts) == _ROWS:
-                yield Batch(texts, key, end, 0)
-                texts = []
-        if texts:
-            yield Batch(texts, key or TEXT, end, 0)
-    except DataError:
-        raise
+        yield from rows.skip(start) if start else rows
     except Exception as error:  # the hub's client raises those of its HTTP library, too
         raise DataError(
             f"{source.name} cannot be read from the hub ({_line(error)}): check the name "

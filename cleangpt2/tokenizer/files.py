@@ -3,6 +3,7 @@
     merges.txt              one merge a line, in the order learned; all else follows from it
     vocab.json              token to id
     tokenizer_config.json   the special tokens, and settings that other libraries read
+    chat_template.jinja     where newer folders keep the chat template instead; read, not written
 
 A folder with only a ``tokenizer.json``, where the ``tokenizers`` library keeps the three as
 one, is read as well, and so are OpenAI's ``vocab.bpe`` and ``encoder.json``, which are the first
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _OPENAI = ("vocab.bpe", "encoder.json")
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _KEPT = (*_ROLES, "model_max_length", "chat_template")
+_TEMPLATE_FILE = "chat_template.jinja"
 
 
 def read_vocabulary(source: Source) -> Vocabulary:
@@ -73,6 +75,8 @@ def read_vocabulary(source: Source) -> Vocabulary:
             "give a folder that has one, or put one there with Tokenizer.save"
         )
     mapped, _ = _parsed(source, "special_tokens_map.json", _parse_config)
+    if (path := source.file(_TEMPLATE_FILE, optional=True)) is not None:
+        settings["chat_template"] = _text(path)  # the one that other libraries take, too
     settings = {key: value for key, value in (mapped | settings).items() if value is not None}
     return _assemble(merges, table, added | special, settings, source.name)
 
@@ -99,16 +103,17 @@ def vocabulary_files(vocabulary: Vocabulary, folder: Path) -> dict[str, str]:
     """The names and contents of the three files, if they can stand in `folder`.
 
     Raises:
-        OutputError: Another library would read an old ``tokenizer.json`` there instead.
+        OutputError: Another library would read an old ``tokenizer.json`` or
+            ``chat_template.jinja`` there instead.
     """
-    if (folder / "tokenizer.json").exists():
+    template = folder / _TEMPLATE_FILE
+    is_old = template.exists() and _text(template) != vocabulary.settings.get("chat_template")
+    if is_old or (folder / "tokenizer.json").exists():
         raise OutputError(
-            f"{folder} holds a tokenizer.json, which other libraries would read instead of the "
-            "new files; remove it or choose another folder"
+            f"{folder} holds a {_TEMPLATE_FILE if is_old else 'tokenizer.json'}, which other "
+            "libraries would read instead of the new files; remove it or choose another folder"
         )
     special = vocabulary.special
-    roles = dict.fromkeys(_ROLES, END_OF_TEXT if END_OF_TEXT in special else None)
-    roles |= {"pad_token": PAD if PAD in special else None}
     flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
     config = {
         "tokenizer_class": "GPT2Tokenizer",
@@ -117,13 +122,23 @@ def vocabulary_files(vocabulary: Vocabulary, folder: Path) -> dict[str, str]:
         "added_tokens_decoder": {
             str(i): {"content": name, **flags, "special": True} for name, i in special.items()
         },
-        **roles,
+        **token_roles(vocabulary),
         **vocabulary.settings,
     }
     return {
         "merges.txt": format_merges(vocabulary.merges),
         "vocab.json": json.dumps(vocabulary.shown()),
         "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+    }
+
+
+def token_roles(vocabulary: Vocabulary) -> dict[str, str | None]:
+    """The special tokens that other libraries know by a name such as ``eos_token``."""
+    special = vocabulary.special
+    roles = dict.fromkeys(_ROLES, END_OF_TEXT if END_OF_TEXT in special else None)
+    roles |= {"pad_token": PAD if PAD in special else None}
+    return roles | {
+        role: vocabulary.settings[role] for role in _ROLES if role in vocabulary.settings
     }
 
 
@@ -138,9 +153,20 @@ def _parse_config(config: dict) -> tuple[dict[str, Any], dict[str, int]]:
     """What we keep of the settings of a ``tokenizer_config.json``, and its special tokens."""
     settings = {key: config[key] for key in (*_KEPT, "add_prefix_space") if key in config}
     roles = {role: _token_text(settings[role]) for role in _ROLES if settings.get(role) is not None}
+    if (template := config.get("chat_template")) is not None:
+        settings["chat_template"] = _default_template(template)
     listed = config.get("added_tokens_decoder") or {}
     special = {_token_text(token): int(i) if i.isdecimal() else i for i, token in listed.items()}
     return settings | roles, _parse_ids(special)
+
+
+def _default_template(template: Any) -> str:
+    """The chat template; some files have several, each with a name, as for calling tools."""
+    if isinstance(template, list):
+        template = {one["name"]: one["template"] for one in template}.get("default")
+    if not isinstance(template, str):
+        raise ValueError("its chat_template is no text, and no list with one called default")
+    return template
 
 
 def _token_text(token: Any) -> str:

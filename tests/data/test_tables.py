@@ -46,7 +46,7 @@ def test_a_data_set_of_the_hub_is_streamed(tokenizer, tmp_path, hub):
 
 
 def test_a_stream_that_breaks_off_goes_on_at_its_row(tokenizer, tmp_path, hub, monkeypatch):
-    monkeypatch.setattr("cleangpt2.data.prepare.SAVE_EVERY_S", 0)
+    monkeypatch.setattr("cleangpt2.data.run.SAVE_EVERY_S", 0)
     monkeypatch.setattr("cleangpt2.data.reading.PIECE", 1000)
     prepare(["hf:owner/name"], tokenizer, tmp_path / "whole", ALL)
 
@@ -69,6 +69,15 @@ def test_a_data_set_that_is_not_there_costs_one_line(tokenizer, tmp_path, hub):
     with pytest.raises(DataError, match="hf:owner/none cannot be read .*doesn't exist") as error:
         prepare(["hf:owner/none"], tokenizer, tmp_path / "out", ALL)
     assert "\n" not in str(error.value)
+
+
+def test_a_data_set_without_the_column_is_refused_and_another_column_may_follow(
+    tokenizer, tmp_path, hub
+):
+    with pytest.raises(DataError, match="hf:owner/name has no column 'story', but id, text"):
+        prepare(["hf:owner/name"], tokenizer, tmp_path / "out", PrepareConfig(key="story"))
+    index = prepare(["hf:owner/name"], tokenizer, tmp_path / "out", PrepareConfig(key="text"))
+    assert index.total("documents") == 200
 
 
 def test_names_of_the_hub():
@@ -113,12 +122,12 @@ def test_rows_of_parquet_are_documents(table, tokenizer, tmp_path):
 
 
 def test_parquet_goes_on_at_its_row(table, tokenizer, tmp_path, monkeypatch):
-    from cleangpt2.data import prepare as module
+    from cleangpt2.data import run as module
 
     monkeypatch.setattr(module, "SAVE_EVERY_S", 0)
     monkeypatch.setattr("cleangpt2.data.reading.PIECE", 1000)
     prepare([str(table)], tokenizer, tmp_path / "whole", ALL)
-    take, calls = module._Run.take, []
+    take, calls = module.Run.take, []
 
     def dying(*args):
         calls.append(1)
@@ -127,7 +136,7 @@ def test_parquet_goes_on_at_its_row(table, tokenizer, tmp_path, monkeypatch):
         take(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module._Run, "take", dying)
+        patch.setattr(module.Run, "take", dying)
         prepare([str(table)], tokenizer, tmp_path / "out", ALL)
     prepare([str(table)], tokenizer, tmp_path / "out", ALL)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

@@ -93,6 +93,29 @@ def test_settings_that_other_libraries_read_survive(folder, tmp_path):
     assert tok.eos_id == 319
 
 
+def test_the_default_of_several_chat_templates_is_taken(folder):
+    templates = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    edit(folder / "tokenizer_config.json", lambda config: config | {"chat_template": templates})
+    assert Tokenizer.from_pretrained(folder).vocabulary.settings["chat_template"] == "d"
+
+
+@pytest.mark.parametrize("template", [7, {"a": "b"}, [], [{"name": "tool_use", "template": "t"}]])
+def test_a_chat_template_that_is_none_is_refused(folder, template):
+    edit(folder / "tokenizer_config.json", lambda config: config | {"chat_template": template})
+    with pytest.raises(TokenizerError, match="its chat_template is no text"):
+        Tokenizer.from_pretrained(folder)
+
+
+def test_a_chat_template_in_a_file_of_its_own_comes_first(folder, tokenizer):
+    edit(folder / "tokenizer_config.json", lambda config: config | {"chat_template": "old"})
+    (folder / "chat_template.jinja").write_text("new", encoding="utf-8")
+    loaded = Tokenizer.from_pretrained(folder)
+    assert loaded.vocabulary.settings["chat_template"] == "new"
+    loaded.save(folder)  # the same in both places
+    with pytest.raises(OutputError, match=r"holds a chat_template\.jinja, which other libraries"):
+        tokenizer.save(folder)
+
+
 def test_ids_of_another_layout_are_kept(folder, tokenizer):
     # Vocabularies of the tokenizers library often put the special tokens first.
     shift = {name: i for i, name in enumerate(tokenizer.special_tokens)}
