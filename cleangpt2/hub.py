@@ -50,6 +50,7 @@ _MODEL_FILES = (
     "ckpt.pt",
     "hparams.json",
     "checkpoint",
+    "adapter_config.json",
 )
 _ASSETS = Path(__file__).parent / "assets"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

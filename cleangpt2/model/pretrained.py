@@ -15,19 +15,27 @@ from torch import Tensor
 
 from cleangpt2 import lineage
 from cleangpt2.device import choose, choose_dtype
-from cleangpt2.errors import DeviceError, ModelNotFoundError, OutputError, TokenizerError
+from cleangpt2.errors import (
+    CheckpointError,
+    DeviceError,
+    ModelNotFoundError,
+    OutputError,
+    TokenizerError,
+)
 from cleangpt2.files import written_aside
 from cleangpt2.hub import locate
+from cleangpt2.model.adapter_files import load_adapter, only_adapter_in
 from cleangpt2.model.convert import tensorflow
 from cleangpt2.model.convert.formats import find_checkpoint, open_model
 from cleangpt2.model.convert.huggingface import PREFIX, TRANSPOSED
 from cleangpt2.model.convert.tokenizers import tokenizer_of
 from cleangpt2.model.gpt2 import GPT2
+from cleangpt2.model.lora import adapters
 from cleangpt2.model.matching import match, outline
 from cleangpt2.model.selfcheck import attention_path
 from cleangpt2.model.weights import Opened
 from cleangpt2.tokenizer import Tokenizer
-from cleangpt2.tokenizer.files import vocabulary_files
+from cleangpt2.tokenizer.files import has_vocabulary, vocabulary_files
 
 
 def load(
@@ -37,7 +45,7 @@ def load(
 
     Args:
         name: ``story`` or ``tiny``, ``gpt2`` and its sizes, a hub id, a folder, or a checkpoint of
-            nanoGPT, llm.c or TensorFlow.
+            nanoGPT, llm.c or TensorFlow. The folder of an adapter gives its base with the adapter.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ...
         dtype: ``auto`` (float32), ``float32``, ``bfloat16``, ``float16``.
 
@@ -50,7 +58,10 @@ def load(
         DeviceError: A device or data type that this machine does not have, or whose numbers are
             wrong.
     """
-    tokenizer = tokenizer_of(locate(name))
+    source = locate(name)
+    base = only_adapter_in(source.folder)
+    # An adapter's folder has the tokenizer it was trained with, or else its base's is meant.
+    tokenizer = tokenizer_of(source if base is None or has_vocabulary(source) else locate(base))
     model = load_model(name, device=device, dtype=dtype)
     # More rows than tokens is common (padding to a multiple of 64); the reverse would crash later.
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -72,8 +83,22 @@ def load_model(
     target = choose(device)
     target_dtype = choose_dtype(dtype, target)
     source = locate(name)
+    if source.folder is not None and (base := only_adapter_in(source.folder)) is not None:
+        return _with_adapter(source.folder, base, device=target, dtype=target_dtype)
     with open_model(source) as opened:
         return model_from(opened, source.name, device=target, dtype=target_dtype)
+
+
+def _with_adapter(folder: Path, base: str, *, device: torch.device, dtype: torch.dtype) -> GPT2:
+    """The base of an adapter, with the adapter in use."""
+    if only_adapter_in(locate(base).folder) is not None:
+        raise CheckpointError(
+            f"{folder} is an adapter of {base!r}, which holds an adapter itself: merge that one "
+            "into its model first"
+        )
+    model = load_model(base, device=device, dtype=dtype)
+    load_adapter(model, folder)
+    return model.eval()
 
 
 def model_from(
@@ -127,6 +152,7 @@ def save(
     made_by: str = "save",
     parent: str | Path | None = None,
     data: Sequence[Path] = (),
+    settings: Path | None = None,
 ) -> None:
     """Write a model folder, the counterpart of `load`: weights, config, tokenizer and lineage.
 
@@ -141,6 +167,7 @@ def save(
         made_by: What made the model, for ``lineage.json``.
         parent: The model it was made from, as `load` takes it.
         data: The files it was trained on.
+        settings: The ``config.json`` of the run that made it.
 
     Raises:
         OutputError: The folder cannot be written, or a weight does not fit `dtype`.
@@ -153,6 +180,7 @@ def save(
         code=lineage.code(),
         parent=None if parent is None else _parent(parent),
         data=lineage.fingerprints(data),
+        settings=None if settings is None else lineage.fingerprint(settings),
     )
     stored_dtype = model.dtype if dtype is None else choose_dtype(dtype)
     tensors = dict(_as_stored(model, stored_dtype))
@@ -208,6 +236,11 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def _as_stored(model: GPT2, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """The parameters under the names and in the layout of the folder."""
+    if carried := adapters(model):
+        raise OutputError(
+            f"the model carries adapters ({', '.join(carried)}), which a model folder has no place "
+            "for: merge them (lora.merge), or write each alone (save_adapter)"
+        )
     for name, parameter in model.named_parameters():
         tensor = parameter.detach().to("cpu", dtype)
         if not torch.isfinite(tensor).all() and torch.isfinite(parameter).all():
