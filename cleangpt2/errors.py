@@ -12,6 +12,9 @@ from difflib import get_close_matches
 class CleanGPT2Error(Exception):
     """Base of all errors below; catch it to catch every mistake of the user's."""
 
+    elsewhere = False
+    """Whether another process of the same run tells the user about it."""
+
 
 class ConfigError(CleanGPT2Error, ValueError):
     """A configuration value is out of range, of the wrong type, or not supported."""
@@ -55,6 +58,10 @@ class DataError(CleanGPT2Error, ValueError):
 
 class TrainingError(CleanGPT2Error):
     """A training run that cannot start or cannot go on."""
+
+
+class FinishedError(TrainingError):
+    """A training run that has nothing left to do."""
 
 
 class OutputError(CleanGPT2Error):

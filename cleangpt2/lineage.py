@@ -73,6 +73,8 @@ class Lineage:
     parent: Parent | None = None
     data: dict[str, Fingerprint] = field(default_factory=dict)
     """The files it was trained on, where they are known."""
+    settings: Fingerprint | None = None
+    """The ``config.json`` of the run that made it, with every change of settings on the way."""
     files: dict[str, Fingerprint] = field(default_factory=dict)
 
 
@@ -228,6 +230,7 @@ def _parse(content: Any) -> Lineage:
         code=None if code is None else _parse_code(code),
         parent=None if parent is None else _parse_parent(parent),
         data=_parse_files(content["data"]),
+        settings=_parse_settings(content.get("settings")),
         files=_parse_files(content["files"]),
     )
 
@@ -243,6 +246,10 @@ def _parse_code(content: Any) -> Code:
 
 def _parse_parent(content: Any) -> Parent:
     return Parent(name=_word(content["name"]), files=_parse_files(content["files"]))
+
+
+def _parse_settings(content: Any) -> Fingerprint | None:
+    return None if content is None else _parse_files({"config.json": content})["config.json"]
 
 
 def _parse_files(content: Any) -> dict[str, Fingerprint]:

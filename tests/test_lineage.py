@@ -149,6 +149,19 @@ def test_the_parent_and_the_data_are_named_by_their_hashes(folder, model, tokeni
     assert lineage.read(tmp_path / "child").parent.name == f"{tmp_path.name}/model"
 
 
+def test_the_settings_of_the_run_are_named_by_their_hash(folder, model, tokenizer, tmp_path):
+    settings = tmp_path / "config.json"
+    settings.write_text('{"training": {}}', encoding="utf-8")
+    assert content(folder)["settings"] is None
+    save(model, tokenizer, tmp_path / "new", settings=settings)
+    assert content(tmp_path / "new")["settings"] == hashed(settings)
+    assert lineage.read(tmp_path / "new").settings == lineage.fingerprint(settings)
+    written = content(folder)
+    del written["settings"]  # as earlier versions wrote it
+    (folder / "lineage.json").write_text(json.dumps(written), encoding="utf-8")
+    assert lineage.read(folder).settings is None
+
+
 def test_a_parent_may_be_a_bundled_model_or_one_file(model, tokenizer, tmp_path):
     save(model, tokenizer, tmp_path / "one", parent="tiny")
     parent = content(tmp_path / "one")["parent"]
@@ -254,6 +267,8 @@ def test_a_lineage_cannot_point_out_of_its_folder(folder):
         '{"format": 1, "made_by": "x", "code": {"a": 1}, "parent": null, "data": {}, "files": {}}',
         '{"format": 1, "made_by": "x", "code": null, "parent": null, "data": {}, '
         '"files": {"a": {"bytes": "1", "sha256": "0"}}}',
+        '{"format": 1, "made_by": "x", "code": null, "parent": null, "data": {}, "files": {}, '
+        '"settings": 7}',
         '{"format": 1, "made_by": "\\u001b[2J", "code": null, "parent": null, "data": {}, '
         '"files": {}}',
         '{"format": 1, "made_by": "x", "code": null, "parent": {"name": "\\n", "files": {}}, '

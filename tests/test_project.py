@@ -97,7 +97,7 @@ def fields_without_help(options: type) -> list[str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(options))).body[0].body
     silent = []
     for field, following in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(field, ast.AnnAssign):
+        if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
             continue
         if dataclasses.is_dataclass(kind := kinds[field.target.id]):
             silent += fields_without_help(kind)

@@ -6,6 +6,10 @@ A command is a module of this folder with three names:
     Options   a frozen dataclass: the docstring under a field is its help (read by tyro)
     run       what it does with the Options; returns an exit code, or None for 0
 
+A command that trains has a fourth, ``cost``: what the run will take, for ``plan``; its command
+line may ask for a sweep (``sweep.py``). A command that takes another's command line has
+``arrange``, which puts the words in an order that tyro understands.
+
 Only the module asked for is imported, and torch only inside ``run``, so help costs no
 seconds. An ``Options`` with a field ``config: Path | None`` also reads its defaults from a
 TOML file (``config_file.py``).
@@ -21,7 +25,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
 import cleangpt2
-from cleangpt2.cli import terminal
+from cleangpt2.cli import sweep, terminal
 from cleangpt2.cli.options import HELP_FLAGS, UsageError, parse
 from cleangpt2.errors import CleanGPT2Error, did_you_mean
 
@@ -39,6 +43,8 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "Use a model": {
         "generate": Command("cleangpt2.cli.generate", "continue a text, streaming"),
+        "chat": Command("cleangpt2.cli.chat", "talk with a model that was taught to answer"),
+        "compare": Command("cleangpt2.cli.compare", "several models side by side, token by token"),
         "tokenize": Command("cleangpt2.cli.tokenize", "show the tokens of a text and their ids"),
         "info": Command("cleangpt2.cli.info", "layers, shapes, parameters and memory of a model"),
         "doctor": Command("cleangpt2.cli.doctor", "check this machine, its devices and a model"),
@@ -46,7 +52,9 @@ GROUPS: dict[str, dict[str, Command]] = {
     "Make a model": {
         "tokenizer train": Command("cleangpt2.cli.tokenizer_train", "learn a vocabulary from text"),
         "data prepare": Command("cleangpt2.cli.data_prepare", "turn a corpus into token shards"),
-        "pretrain": Command("cleangpt2.cli.pretrain", "train a model from scratch on text"),
+        "pretrain": Command("cleangpt2.cli.pretrain", "train a model on text, anew or further"),
+        "sft": Command("cleangpt2.cli.sft", "teach a model to answer examples, and to stop"),
+        "plan": Command("cleangpt2.cli.plan", "memory and time of a training command beforehand"),
         "report": Command("cleangpt2.cli.report", "curves and samples of runs as one HTML page"),
         "convert": Command("cleangpt2.cli.convert", "read another program's weights into a folder"),
     },
@@ -79,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CleanGPT2Error as error:
         if debug:
             raise
-        terminal.error(" ".join(str(error).split()))
+        if not error.elsewhere:
+            terminal.error(" ".join(str(error).split()))
         return 1
     except UsageError as error:
         terminal.error(str(error))
@@ -87,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if debug:
             raise
-        print(f"\n{stop}" if stop.args else "\nstopped", file=sys.stderr)
+        if not getattr(stop, "elsewhere", False):
+            print(f"\n{stop}" if stop.args else "\nstopped", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
         # Python flushes standard output once more at exit; let that go nowhere.
@@ -165,5 +175,8 @@ def _run(name: str, command: Command, words: list[str]) -> int:
     except ModuleNotFoundError:
         raise UsageError("the command line needs tyro: pip install tyro") from None
     module = importlib.import_module(command.module)
+    words = getattr(module, "arrange", list)(words)
+    if hasattr(module, "cost") and sweep.is_swept(words):
+        return sweep.sweep(name, command.summary, module, words)
     options = parse(f"cleangpt2 {name}", command.summary, module, words)
     return 0 if options is None else module.run(options) or 0

@@ -17,6 +17,13 @@ from cleangpt2.errors import CleanGPT2Error
 
 HELP_FLAGS = {"-h", "--help"}
 
+TRAINERS = (
+    "`cleangpt2 plan` and the same words tell beforehand what it will take. With --sweep "
+    "NAME=V1,V2 it is run once for each value, in folders of its own under --out, and the runs "
+    "are compared in one report; several --sweep make a grid."
+)
+"""What every command that trains can do."""
+
 
 class UsageError(Exception):
     """A command line that means nothing; the message says what would."""
@@ -41,7 +48,7 @@ def parse(prog: str, summary: str, module: ModuleType, words: list[str]) -> Any 
             return tyro.cli(
                 module.Options,
                 prog=prog,
-                description=f"{summary[0].upper()}{summary[1:]}.",
+                description=_description(summary, module),
                 args=words,
                 config=(tyro.conf.PositionalMetavarFromFieldName,),
                 **defaults,
@@ -54,6 +61,12 @@ def parse(prog: str, summary: str, module: ModuleType, words: list[str]) -> Any 
             if isinstance(reason, CleanGPT2Error):
                 raise reason from None
         raise UsageError(_one_line(complaint.getvalue())) from None
+
+
+def _description(summary: str, module: ModuleType) -> str:
+    """What help says of a command, and of all commands that train."""
+    said = f"{summary[0].upper()}{summary[1:]}."
+    return f"{said} {TRAINERS}" if hasattr(module, "cost") else said
 
 
 def _config_file_defaults(options: Any, words: list[str]) -> dict[str, Any]:

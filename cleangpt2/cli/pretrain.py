@@ -1,9 +1,9 @@
-"""``cleangpt2 pretrain``: train a model from scratch on text files or a prepared folder."""
+"""``cleangpt2 pretrain``: train a model on text, from scratch or from one that is there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -12,11 +12,34 @@ from cleangpt2.errors import ConfigError
 from cleangpt2.files import check_writable
 from cleangpt2.training.config import PretrainConfig
 
+if TYPE_CHECKING:
+    from cleangpt2.data.batches import Tokens
+    from cleangpt2.data.corpus import Corpus
+    from cleangpt2.model.config import GPT2Config
+    from cleangpt2.model.gpt2 import GPT2
+    from cleangpt2.tokenizer import Tokenizer
+    from cleangpt2.training.cost import Cost
+
 EXAMPLE = """
     cleangpt2 tokenizer train stories.jsonl --vocab-size 4096 --out vocabulary
     cleangpt2 pretrain stories.jsonl --tokenizer vocabulary --out runs/first --steps 2000
     cleangpt2 generate "Once upon a time" --model runs/first/model
+
+    # go on with the weights of a model, on text of your own: smaller steps, and few of them
+    cleangpt2 pretrain mine.txt --from-model gpt2 --out runs/mine --steps 200 --warmup 20 \\
+        --batch-size 4 --lr 5e-5 --muon-lr 2e-4
+
+    # what it will take, before it is run; and one run for each learning rate, compared
+    cleangpt2 plan pretrain stories.jsonl --out runs/first --batch-size 64
+    cleangpt2 pretrain stories.jsonl --out runs/sweep --steps 300 --sweep lr=1e-3,2e-3,4e-3
 """
+
+SHAPE = {"n_layer": 6, "n_head": 4, "n_embd": 256, "n_positions": 512}
+"""Of a new model, where nobody says otherwise."""
+
+
+BYTES_A_TOKEN = 4
+"""Of English text, about."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,19 +51,22 @@ class Options:
     not hold, one folder made by `cleangpt2 data prepare`."""
     out: Path
     """Run folder; the same command with the same folder goes on where it stopped."""
+    from_model: str | None = None
+    """Begin with the weights, the shape and the vocabulary of a model: a bundled one, a published
+    size, a hub id, or a folder. If not given, the weights are drawn."""
     tokenizer: str | None = None
     """Whose vocabulary: a bundled model, a published size, a hub id, or a folder. If not given, a
     prepared folder's own, else that of "story"."""
     validation: Path | None = None
     """File of held-out texts, measured in bits per byte; a prepared folder brings its own."""
-    n_layer: int = 6
-    """Blocks of the model."""
-    n_head: int = 4
-    """Attention heads of each block."""
-    n_embd: int = 256
-    """Width of the residual stream."""
-    n_positions: int = 512
-    """Longest context of the model."""
+    n_layer: int | None = None
+    """Blocks of a new model; 6 if not given."""
+    n_head: int | None = None
+    """Attention heads of each block; 4 if not given."""
+    n_embd: int | None = None
+    """Width of the residual stream; 256 if not given."""
+    n_positions: int | None = None
+    """Longest context of a new model; 512 if not given."""
     dropout: float = 0.0
     """Dropout on embeddings and residuals (on attention weights it would cost the fast kernel)."""
     training: Annotated[PretrainConfig, tyro.conf.arg(name="")] = PretrainConfig()
@@ -48,6 +74,9 @@ class Options:
     """auto, cpu, cuda, cuda:1, mps."""
     fresh: bool = False
     """Remove the run that the folder holds and start anew."""
+    change_settings: bool = False
+    """Go on with the run that the folder holds though settings or data are others now; what has
+    changed, and when, is kept in its config.json."""
     config: Path | None = None
     """TOML file with any of these settings; flags win over it."""
 
@@ -57,64 +86,197 @@ def run(options: Options) -> None:
     if not options.files:
         raise ConfigError("no files to train on: name at least one text or .jsonl file")
 
-    from cleangpt2 import device
     from cleangpt2.model.pretrained import save
     from cleangpt2.report.page import write_report
-    from cleangpt2.texts import read_all
     from cleangpt2.training.pretrain import pretrain
-    from cleangpt2.training.runfolder import MODEL
+    from cleangpt2.training.runfolder import CONFIG, MODEL
+    from cleangpt2.training.runtime import start
     from cleangpt2.training.samples import unprompted
-    from cleangpt2.training.shape import new_model
     from cleangpt2.training.validation import held_out_bits_per_byte
 
+    with start(options.device) as runtime:  # of one process, or of those that torchrun started
+        with runtime.together():
+            job = _prepare(options, runtime.world_size)
+        tokenizer, held_out = job.tokenizer, job.held_out
+        if runtime.is_main:
+            _announce(options, job, str(runtime.device))
+
+        def save_to(model: "GPT2", folder: Path) -> None:
+            save(
+                model, tokenizer, folder, made_by="pretrain", parent=options.from_model,
+                data=job.sources, settings=options.out / CONFIG,
+            )  # fmt: skip
+
+        model = pretrain(
+            job.shape,
+            options.training,
+            job.tokens,
+            options.out,
+            start_from=job.start,
+            validate=(lambda m: held_out_bits_per_byte(m, tokenizer, held_out, runtime=runtime))
+            if held_out
+            else None,
+            sample=lambda m: unprompted(m, tokenizer),
+            export=save_to,
+            device=runtime.device,
+            fresh=options.fresh,
+            change_settings=options.change_settings,
+        )
+        with runtime.together():
+            if runtime.is_main:
+                folder = options.out / MODEL
+                save_to(model, folder)
+                print(f"curves and samples: {write_report([options.out])}")
+                hint = f'generate "Once upon a time" --model {folder}'
+                print(f"done; try: {terminal.command()} {hint}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Job:
+    """All that was read."""
+
+    shape: "GPT2Config"
+    start: "GPT2 | None"
+    tokenizer: "Tokenizer"
+    tokens: "Tokens"
+    held_out: list[str]
+    sources: Sequence[Path]
+    """The files whose hashes tell what was trained on."""
+
+
+def _prepare(options: Options, world_size: int) -> _Job:
+    """Check what a glance can tell, and only then read what may be hours of text."""
+    from cleangpt2.data.batches import Batches, pack
+    from cleangpt2.data.index import INDEX
+    from cleangpt2.texts import read_all
+    from cleangpt2.training.begin import check
+    from cleangpt2.training.changes import check_owner, record_of
+
     check_writable(options.out)
-    chosen = device.choose(options.device)
-    tokenizer, tokens, held_out, sources = _read(options)
-    model_config = new_model(
-        tokenizer,
-        n_layer=options.n_layer,
-        n_head=options.n_head,
-        n_embd=options.n_embd,
-        n_positions=options.n_positions,
-        dropout=options.dropout,
-    )
+    start, tokenizer = _beginning(options)
+    corpus, tokenizer = _vocabulary(options, tokenizer)
+    shape = _shape(options, tokenizer, start)
     if options.validation:
         held_out = read_all([options.validation])
-    print(f"{len(tokens):,} tokens; the run trains on {options.training.tokens:,}")
-    model = pretrain(
-        model_config,
-        options.training,
-        tokens,
-        options.out,
-        validate=(lambda m: held_out_bits_per_byte(m, tokenizer, held_out)) if held_out else None,
-        sample=lambda m: unprompted(m, tokenizer),
-        device=chosen,
-        fresh=options.fresh,
+    else:
+        held_out = corpus.held_out(tokenizer) if corpus else []
+    check(shape, options.training, start, measured=bool(held_out), world_size=world_size)
+    if not options.fresh:
+        now = record_of(shape, options.training, start)
+        check_owner(options.out, now, may_change=options.change_settings)
+    training = options.training
+    tokens = corpus.train if corpus else pack(read_all(options.files), tokenizer)
+    Batches(tokens, B=training.batch_size, T=training.context, seed=training.seed)  # or too few
+    return _Job(
+        shape=shape,
+        start=start,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        held_out=held_out,
+        sources=[corpus.folder / INDEX] if corpus else options.files,
     )
-    folder = options.out / MODEL
-    save(model, tokenizer, folder, made_by="pretrain", data=sources)
-    print(f"curves and samples: {write_report([options.out])}")
-    print(f'done; try: {terminal.command()} generate "Once upon a time" --model {folder}')
 
 
-def _read(options: Options) -> tuple[Any, Any, list[str], Sequence[Path]]:
-    """Tokenizer, tokens, held-out texts, and the files whose hashes tell what was trained on."""
-    from cleangpt2.data.batches import pack
-    from cleangpt2.data.corpus import Corpus, is_prepared
-    from cleangpt2.data.index import INDEX
+def cost(options: Options) -> "Cost":
+    """What the run will take, for ``plan``; told from the sizes of the files."""
+    if not options.files:
+        raise ConfigError("no files to train on: name at least one text or .jsonl file")
+
+    from cleangpt2.data.corpus import HELD_OUT_TOKENS
+    from cleangpt2.training.arithmetic import FLOAT, total_parameters
+    from cleangpt2.training.cost import pretraining, text_bytes, text_memory
+
+    start, tokenizer = _beginning(options)
+    corpus, tokenizer = _vocabulary(options, tokenizer)
+    shape = _shape(options, tokenizer, start)
+    beside = 0 if corpus else text_memory(options.files)
+    if start is not None:  # it stays in memory
+        beside += FLOAT * total_parameters(shape)
+    held_out = min(corpus.index.tokens("validation"), HELD_OUT_TOKENS) if corpus else 0
+    if options.validation:
+        held_out = text_bytes([options.validation]) // BYTES_A_TOKEN
+    return pretraining(shape, options.training, beside_bytes=beside, validation_tokens=held_out)
+
+
+def _beginning(options: Options) -> "tuple[GPT2 | None, Tokenizer | None]":
+    """The model whose weights to begin with, and the vocabulary that was asked for."""
+    from cleangpt2.data.shards import Identity
     from cleangpt2.hub import locate
     from cleangpt2.model.convert.tokenizers import tokenizer_of
-    from cleangpt2.texts import read_all
+    from cleangpt2.model.pretrained import load
 
     named = tokenizer_of(locate(options.tokenizer)) if options.tokenizer else None
+    if options.from_model is None:
+        return None, named
+    _check_apart(options.out, options.from_model)
+    model, own = load(options.from_model, device="cpu")
+    if named is not None and Identity.of(named) != Identity.of(own):
+        raise ConfigError(
+            f"--tokenizer {options.tokenizer} contradicts --from-model {options.from_model}, whose "
+            "ids are those of its own vocabulary: leave it out"
+        )
+    return model, own
+
+
+def _check_apart(out: Path, name: str) -> None:
+    """Refuse to begin with a model that the run itself would replace."""
+    model, out = Path(name).expanduser().absolute(), out.expanduser().absolute()
+    if model.is_relative_to(out) and model.exists():
+        raise ConfigError(
+            f"--from-model {name} lies in the run folder, where it would be replaced: "
+            "give another --out"
+        )
+
+
+def _vocabulary(
+    options: Options, tokenizer: "Tokenizer | None"
+) -> "tuple[Corpus | None, Tokenizer]":
+    """The prepared folder, if it is one, and the vocabulary of the run."""
+    from cleangpt2.data.corpus import Corpus, is_prepared
+    from cleangpt2.hub import locate
+    from cleangpt2.model.convert.tokenizers import tokenizer_of
+
     if not any(map(is_prepared, options.files)):
-        tokenizer = named or tokenizer_of(locate("story"))
-        return tokenizer, pack(read_all(options.files), tokenizer), [], options.files
+        return None, tokenizer or tokenizer_of(locate("story"))
     if len(options.files) > 1:
         raise ConfigError(
             f"{len(options.files)} files and folders, and one of them is prepared: name one "
             "prepared folder alone, or prepare all texts into one"
         )
-    corpus = Corpus(options.files[0], named)
-    tokenizer = corpus.tokenizer()
-    return tokenizer, corpus.train, corpus.held_out(tokenizer), [corpus.folder / INDEX]
+    corpus = Corpus(options.files[0], tokenizer)
+    return corpus, corpus.tokenizer()
+
+
+def _shape(options: Options, tokenizer: "Tokenizer", start: "GPT2 | None") -> "GPT2Config":
+    """The shape of a new model, or that of the one to begin with, less its dropout."""
+    from cleangpt2.training.shape import new_model
+
+    given = {name: value for name in SHAPE if (value := getattr(options, name)) is not None}
+    if start is None:
+        return new_model(tokenizer, **(SHAPE | given), dropout=options.dropout)
+    for name, value in given.items():
+        if value != (own := getattr(start.config, name)):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {value} contradicts --from-model "
+                f"{options.from_model}, whose {name} is {own}: leave it out"
+            )
+    dropout = options.dropout
+    return replace(start.config, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=0.0)
+
+
+def _announce(options: Options, job: _Job, device: str) -> None:
+    """Say what is about to be trained on what, and warn of what is surely not meant."""
+    from cleangpt2.training.arithmetic import total_parameters
+
+    training, tokens = options.training, len(job.tokens)
+    print(
+        f"{options.from_model or 'a new model'} of {total_parameters(job.shape):,} parameters on "
+        f"{device}; {tokens:,} tokens of text, {training.steps:,} steps of "
+        f"{training.batch_size * training.context:,}: {training.tokens / tokens:.2g} epochs",
+        flush=True,
+    )
+    if training.warmup >= training.steps:
+        terminal.warn(
+            f"the warm-up of {training.warmup} steps is longer than the run of {training.steps}, "
+            "which never reaches its learning rate: lower --warmup or raise --steps"
+        )

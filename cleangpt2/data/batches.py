@@ -85,18 +85,33 @@ class Batches:
             starts[here] = offset + self.T * order
         return starts
 
+    def content(self, steps: Int64[np.ndarray, " N"]) -> dict[str, np.ndarray]:
+        """Where the rows of steps begin in the tokens, (N, B), and their ids, (N, B, T + 1)."""
+        starts = np.array([self.starts(step * self.B + np.arange(self.B)) for step in steps])
+        ids = [[self.tokens[at : at + self.T + 1] for at in row] for row in starts.tolist()]
+        return {"starts": starts, "ids": np.array(ids)}
+
     def share(self, rank: int = 0, world_size: int = 1, micro_batches: int = 1) -> list[range]:
         """The rows of each micro-batch of one process; together they are the whole batch.
 
         Raises:
             ConfigError: The batch cannot be shared evenly.
         """
-        parts = world_size * micro_batches
-        if self.B % parts:
-            raise ConfigError(
-                f"a batch of {self.B} sequences cannot be shared evenly by {world_size} processes "
-                f"in {micro_batches} micro-batches: take a multiple of {parts}"
-            )
-        size = self.B // parts
+        size = part_size(self.B, world_size, micro_batches)
         first = rank * micro_batches
         return [range(n * size, (n + 1) * size) for n in range(first, first + micro_batches)]
+
+
+def part_size(B: int, world_size: int, micro_batches: int) -> int:
+    """Sequences of one micro-batch of one process.
+
+    Raises:
+        ConfigError: The batch cannot be shared evenly.
+    """
+    parts = world_size * micro_batches
+    if B % parts:
+        raise ConfigError(
+            f"a batch of {B} sequences cannot be shared evenly by {world_size} processes "
+            f"in {micro_batches} micro-batches: take a multiple of {parts}"
+        )
+    return B // parts

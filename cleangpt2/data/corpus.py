@@ -8,9 +8,12 @@ import numpy as np
 
 from cleangpt2.data.index import INDEX, SPLITS, TOKENIZER, Index, read_index
 from cleangpt2.data.progress import PROGRESS
-from cleangpt2.data.shards import Identity, Shard
+from cleangpt2.data.shards import Identity, Shard, shard_name
 from cleangpt2.errors import DataError
 from cleangpt2.tokenizer import Tokenizer
+
+HELD_OUT_TOKENS = 200_000
+"""Of the validation documents, what a run is measured on."""
 
 
 class TokenRow:
@@ -88,7 +91,7 @@ class Corpus:
             for shard in self.shards[split]:
                 shard.verify()
 
-    def held_out(self, tokenizer: Tokenizer, *, tokens: int = 200_000) -> list[str]:
+    def held_out(self, tokenizer: Tokenizer, *, tokens: int = HELD_OUT_TOKENS) -> list[str]:
         """The first validation documents, as text: as many as fit into `tokens`.
 
         If not even one fits, what fits of it, less half a character at its end.
@@ -116,8 +119,9 @@ class Corpus:
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether `data prepare` has worked in a folder, finished or not."""
-    return any((path / name).is_file() for name in (INDEX, PROGRESS))
+    """Whether `data prepare` has worked in a folder, finished or not, and damaged or not."""
+    files = [INDEX, PROGRESS, *(f"{shard_name(split, 0)}.bin" for split in SPLITS)]
+    return any((path / name).is_file() for name in files)
 
 
 def _finished(folder: Path) -> Index:

@@ -35,26 +35,34 @@ def chart(title: str, unit: str, lines: Sequence[Line]) -> str:
         lines: One for each run that has it.
     """
     drawn = [line for line in lines if len(line.curve)]
-    caption = f"<figcaption><b>{escape(title)}</b> <span>{escape(unit)}</span></figcaption>"
     if not drawn:
-        return f"<figure>{caption}{_left_out(lines)}</figure>"
+        return f"<figure>{_caption(title, unit)}{_left_out(lines)}</figure>"
     x = linear(0, max(line.curve.steps[-1] for line in drawn), count=6)
     y = axis([value for line in drawn for value in line.curve.values])
     paths = "\n".join(_paths(line, x, y, has_raw=len(drawn) <= _MOST_RAW) for line in drawn)
+    columns = f'<g class="columns">{_columns(drawn, x)}</g>'
+    return frame(title, unit, x, y, f"{paths}\n{columns}", below=_left_out(lines))
+
+
+def frame(title: str, unit: str, x: Axis, y: Axis, drawn: str, *, below: str = "") -> str:
+    """A figure: caption, axes, and what is `drawn` in the SVG's coordinates between them."""
     return f"""<figure>
-{caption}
+{_caption(title, unit)}
 <div class="plot">
 <div class="y">{_labels(y, "bottom")}</div>
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img"
- aria-label="{escape(title)} by step" data-metric="{escape(title)}"
+ aria-label="{escape(title)}" data-metric="{escape(title)}"
  data-x="{x.low!r} {x.high!r}" data-y="{y.low!r} {y.high!r}" data-log="{int(y.is_log)}">
 {_grid(x, y)}
-{paths}
-<g class="columns">{_columns(drawn, x)}</g>
+{drawn}
 </svg>
 <div class="x">{_labels(x, "left")}</div>
-</div>{_left_out(lines)}
+</div>{below}
 </figure>"""
+
+
+def _caption(title: str, unit: str) -> str:
+    return f"<figcaption><b>{escape(title)}</b> <span>{escape(unit)}</span></figcaption>"
 
 
 def colours(number: int) -> str:

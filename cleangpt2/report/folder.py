@@ -30,6 +30,8 @@ class Sample:
     step: int
     prompt: str
     text: str
+    base: str | None = None
+    """What the model that the run began with wrote, from the same random numbers."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -135,9 +137,11 @@ def _take_numbers(run: Run, row: dict[str, Any]) -> None:
 
 
 def _take_sample(run: Run, row: dict[str, Any]) -> None:
-    text, prompt = row.get("text"), row.get("prompt", "")
-    if isinstance(text, str) and isinstance(prompt, str):
-        run.samples.append(Sample(row["step"] + 1, prompt[:_LONGEST_TEXT], text[:_LONGEST_TEXT]))
+    given = [row.get("prompt", ""), row.get("text"), row.get("base", "")]
+    texts = [text[:_LONGEST_TEXT] for text in given if isinstance(text, str)]
+    if len(texts) == len(given):
+        base = texts.pop() if "base" in row else None
+        run.samples.append(Sample(row["step"] + 1, texts[0], texts[1], base))
         del run.samples[:-_MOST_SAMPLES]
     else:
         run.damaged += 1
@@ -158,7 +162,8 @@ def _rows(run: Run, name: str) -> Iterator[dict[str, Any]]:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-        return row if type(row["step"]) is int and 0 <= row["step"] < _LARGEST_STEP else None
+        # -1 is what was measured before the first step.
+        return row if type(row["step"]) is int and -1 <= row["step"] < _LARGEST_STEP else None
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
 

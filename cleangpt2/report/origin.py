@@ -35,6 +35,8 @@ def _made(run: Run) -> list[str]:
         shown = [_data(name, print) for name, print in list(made.data.items())[:_MOST_FILES]]
         more = len(made.data) - len(shown)
         lines.append(f"<p>Data: {', '.join(shown)}{f' and {more:,} more' if more else ''}.</p>")
+    if made.settings:
+        lines.append(f"<p>Settings: {_data(CONFIG, made.settings)}.</p>")
     return lines
 
 

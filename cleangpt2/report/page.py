@@ -1,19 +1,16 @@
-"""The page: one HTML file with its style and its pictures inside, and no script.
-
-Names, settings and samples may be anybody's. They are escaped, and a Content-Security-Policy
-forbids the page to load or run anything, should one ever slip through.
-"""
+"""The page of a run, or of several side by side: one HTML file with its pictures inside."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cleangpt2.errors import ConfigError, OutputError
-from cleangpt2.files import written_aside
+from cleangpt2.errors import ConfigError
 from cleangpt2.report.chart import Line, chart
+from cleangpt2.report.document import document, write_document
 from cleangpt2.report.folder import Run, read_runs
 from cleangpt2.report.markup import escape
 from cleangpt2.report.origin import origin
 from cleangpt2.report.samples import samples
+from cleangpt2.report.sweep import Point, sweep_charts
 from cleangpt2.report.tables import comparison, key, settings
 from cleangpt2.report.verdict import sentence
 
@@ -22,21 +19,31 @@ REPORT = "report.html"
 # The metrics that come first, and what to call them; all others follow under their own names.
 TITLES = {
     "loss": ("Training loss", "nats a token"),
+    "validation_loss": ("Held-out answers", "nats a token"),
+    "token_accuracy": ("Held-out answers", "share of tokens found likeliest"),
+    "stop_rate": ("Sampled answers that end by themselves", "share"),
+    "answer_tokens": ("Length of sampled answers", "tokens"),
     "bits_per_byte": ("Validation", "bits per byte"),
     "lr": ("Learning rate", ""),
     "grad_norm": ("Gradient norm", "before clipping"),
     "tokens_per_s": ("Speed", "tokens a second"),
+    "peak_share": ("Share of the peak", "of this machine's own matrix products"),
 }
 _SUMMED = {"seconds"}  # parts of a sum that the verdict tells
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
+def write_report(
+    folders: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    sweep: Sequence[Point] = (),
+) -> Path:
     """Write the report of one run, or of several side by side, and return where it is.
 
     Args:
         folders: Run folders, of runs that are over or still at work.
         out: The file; by default ``report.html`` in the run folder, or here if there are several.
+        sweep: The settings that were tried in these runs, to be drawn first.
 
     Raises:
         ConfigError: There is no run in a folder.
@@ -46,25 +53,21 @@ def write_report(folders: Sequence[str | Path], out: str | Path | None = None) -
         raise ConfigError("no run to report on: name at least one run folder")
     runs = read_runs([Path(folder) for folder in folders])
     path = Path(out) if out else (runs[0].folder if len(runs) == 1 else Path()) / REPORT
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name a file in it, such as {path / REPORT}")
-    text = page(runs, path.parent)
-    with written_aside(path.parent) as scratch:
-        (scratch / path.name).write_text(text, encoding="utf-8", newline="\n")
-    return path
+    return write_document(path, page(runs, path.parent, sweep))
 
 
-def page(runs: list[Run], place: Path) -> str:
+def page(runs: list[Run], place: Path, sweep: Sequence[Point] = ()) -> str:
     """The HTML of a report.
 
     Args:
         runs: At least one.
         place: The folder that the page will be in, where its links start from.
+        sweep: What was tried in them, if they belong together.
     """
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
-    style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     sections = [
         ("", comparison(runs) if len(runs) > 1 else ""),
+        ("Sweep", _grid(sweep_charts(sweep))),
         ("Curves", _charts(runs)),
         ("Samples", _each(runs, [samples(run) for run in runs])),
         ("Notes", _each(runs, [_notes(run) for run in runs])),
@@ -74,23 +77,7 @@ def page(runs: list[Run], place: Path) -> str:
     body = "\n".join(
         (f"<h2>{name}</h2>\n" if name else "") + content for name, content in sections if content
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)} · cleangpt2</title>
-<style>
-{style}</style>
-</head>
-<body>
-<h1>{escape(title)}</h1>
-{_verdicts(runs)}
-{body}
-</body>
-</html>
-"""
+    return document(title, f"<h1>{escape(title)}</h1>\n{_verdicts(runs)}\n{body}")
 
 
 def _verdicts(runs: list[Run]) -> str:

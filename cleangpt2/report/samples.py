@@ -26,6 +26,16 @@ def samples(run: Run) -> str:
 def _texts(samples: list[Sample]) -> str:
     return "\n".join(
         f'<div class="sample" dir="auto"><span class="prompt">{escape(sample.prompt, _LONGEST)}'
-        f"</span>{escape(sample.text, _LONGEST)}</div>"
+        f"</span>{escape(sample.text, _LONGEST)}</div>{_base(sample)}"
         for sample in samples[:_MOST_EACH]
+    )
+
+
+def _base(sample: Sample) -> str:
+    """What the model wrote before it was trained, if that is known."""
+    if sample.base is None:
+        return ""
+    return (
+        "<details><summary>before training</summary>"
+        f'<div class="sample" dir="auto">{escape(sample.base, _LONGEST)}</div></details>'
     )

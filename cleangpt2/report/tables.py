@@ -13,7 +13,17 @@ _MOST_ROWS, _MOST_SECTIONS = 100, 8
 
 def comparison(runs: list[Run]) -> str:
     """One row a run: its colour, its size and what it came to."""
-    heads = ("run", "parameters", "steps", "tokens", "training loss", "bits per byte", "time")
+    heads = (
+        "run",
+        "parameters",
+        "steps",
+        "tokens",
+        "training loss",
+        "bits per byte",
+        "time",
+        "tokens/s",
+        "of peak",
+    )
     head = "".join(f"<th>{name}</th>" for name in heads)
     rows = "\n".join(_figures(run, number) for number, run in enumerate(runs))
     return f'<div class="wide"><table class="figures">\n<tr>{head}</tr>\n{rows}\n</table></div>'
@@ -45,6 +55,8 @@ def _figures(run: Run, number: int) -> str:
         "" if known.loss is None else f"{known.loss:.4f}",
         "" if known.bits_per_byte is None else f"{known.bits_per_byte:.4f}",
         "" if known.seconds is None else duration(known.seconds),
+        "" if known.tokens_per_s is None else f"{known.tokens_per_s:,.0f}",
+        "" if known.peak_share is None else f"{known.peak_share:.0%}",
     )
     values = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr><td>{key(number)}{escape(run.name, 60)}</td>{values}</tr>"

@@ -1,6 +1,7 @@
 """A run in one sentence: what was trained, on how much, how well and for how long."""
 
 import math
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,13 @@ class Facts:
     tokens: int | None
     loss: float | None
     bits_per_byte: float | None
+    answer_loss: float | None
+    """On held-out answers, of a run that learns from examples."""
     seconds: float | None
+    tokens_per_s: float | None
+    """In the middle of the run: half of it was faster."""
+    peak_share: float | None
+    """Of the machine's matmul rate, likewise."""
     is_over: bool
     """Whether all the steps that the settings ask for are done, or it stopped early by itself."""
 
@@ -30,6 +37,7 @@ def facts(run: Run) -> Facts:
     tokens = run.steps * sizes[0] * sizes[1] if sizes[0] and sizes[1] else None
     planned = _whole(training, "steps")
     loss, bits, seconds = map(run.curves.get, ("loss", "bits_per_byte", "seconds"))
+    answers = run.curves.get("validation_loss")
     return Facts(
         parameters=parameters(_part(run, "model")),
         steps=run.steps,
@@ -37,7 +45,10 @@ def facts(run: Run) -> Facts:
         tokens=tokens,
         loss=recent_mean(loss) if loss else None,
         bits_per_byte=bits.values[-1] if bits else None,
+        answer_loss=answers.values[-1] if answers else None,
         seconds=math.fsum(seconds.values) if seconds else None,
+        tokens_per_s=_median(run, "tokens_per_s"),
+        peak_share=_median(run, "peak_share"),
         is_over=run.stopped_early or (planned is not None and run.steps >= planned),
     )
 
@@ -60,6 +71,7 @@ def sentence(run: Run) -> str:
     on = f" on {known.tokens:,} tokens" if known.tokens else ""
     so_far = " so far" if known.planned and not known.is_over else ""
     took = f" in {duration(known.seconds)}" if known.seconds is not None else ""
+    took += _speed(known)
     return f"A model{size} was trained{on}{so_far} ({steps}){took}{_result(run, known)}."
 
 
@@ -78,9 +90,11 @@ def amount(count: int) -> str:
 def duration(seconds: float) -> str:
     """A time in its two largest units.
 
-    >>> [duration(s) for s in (0.4, 59, 200, 7500, 270_000)]
-    ['0 s', '59 s', '3 min 20 s', '2 h 5 min', '3 d 3 h']
+    >>> [duration(s) for s in (0.44, 59, 200, 7500, 270_000)]
+    ['0.4 s', '59 s', '3 min 20 s', '2 h 5 min', '3 d 3 h']
     """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     left = int(seconds)
     for unit, name, smaller, small_name in (
         (86400, "d", 3600, "h"),
@@ -117,9 +131,23 @@ def _result(run: Run, known: Facts) -> str:
         found.append(
             f"training loss {known.loss:.4g} (mean of the last {min(points, window(points))})"
         )
+    if known.answer_loss is not None:
+        found.append(f"{known.answer_loss:.4g} on held-out answers")
     if known.bits_per_byte is not None:
         found.append(f"{known.bits_per_byte:.4g} bits per byte on held-out text")
     return ": " + ", ".join(found) if found else ""
+
+
+def _speed(known: Facts) -> str:
+    if known.tokens_per_s is None:
+        return ""
+    share = "" if known.peak_share is None else f", {known.peak_share:.0%} of the machine's peak"
+    return f" ({known.tokens_per_s:,.0f} tokens a second{share})"
+
+
+def _median(run: Run, name: str) -> float | None:
+    line = run.curves.get(name)
+    return statistics.median(line.values) if line else None
 
 
 def _part(run: Run, name: str) -> dict[str, Any]:

@@ -28,8 +28,11 @@ def forward_pass(model: GPT2, *, recompute: bool, compile: bool) -> Generator[No
     if compile:
         plain, compiled = model.hidden, torch.compile(model.hidden)
 
-        def hidden(ids: Tensor, cache: KVCache | None = None) -> Tensor:
-            return compiled(ids) if model.training and cache is None else plain(ids, cache)
+        def hidden(
+            ids: Tensor, cache: KVCache | None = None, *, documents: Tensor | None = None
+        ) -> Tensor:
+            way = compiled if model.training and cache is None else plain
+            return way(ids, cache, documents=documents)
 
         model.hidden = hidden
     try:

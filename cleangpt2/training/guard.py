@@ -8,13 +8,23 @@ mean that the weights are lost already: the run ends and keeps the batches for i
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int64
 
-from cleangpt2.data.batches import Batches
 from cleangpt2.errors import TrainingError
 
 MEMORY = 0.9  # of the mean: about the last ten losses
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """Batches of any kind."""
+
+    def content(self, steps: Int64[np.ndarray, " N"]) -> dict[str, Any]:
+        """All that these steps train on, by name."""
+        ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,18 +59,15 @@ class Guard:
             self.skipped += 1
         return reason
 
-    def give_up(self, step: int, reason: str, batches: Batches, path: Path) -> TrainingError:
+    def give_up(self, step: int, reason: str, batches: Inspectable, path: Path) -> TrainingError:
         """Save the batches of the steps skipped in a row, the last of them `step`, for the error.
 
-        `path` becomes an npz file: ``steps`` (N,), ``starts`` (N, B), where each row begins in
-        the tokens, and ``ids`` (N, B, T + 1).
+        `path` becomes an npz file: ``steps`` (N,), and what ``batches.content`` gives for them.
         """
         steps = np.arange(step - self.in_a_row + 1, step + 1)
-        rows = [batches.starts(past * batches.B + np.arange(batches.B)) for past in steps]
-        ids = [[batches.tokens[at : at + batches.T + 1] for at in row.tolist()] for row in rows]
         kept = f"are in {path}"
         try:
-            np.savez(path, steps=steps, starts=np.array(rows), ids=np.array(ids))
+            np.savez(path, steps=steps, **batches.content(steps))
         except OSError as error:
             kept = f"could not be saved ({error.strerror})"
         return TrainingError(

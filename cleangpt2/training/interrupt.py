@@ -6,6 +6,15 @@ from types import FrameType
 from typing import Any
 
 
+class Stopped(KeyboardInterrupt):
+    """A run was asked to stop and has saved."""
+
+    def __init__(self, message: str, *, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.elsewhere = elsewhere
+        """Whether another process of the run tells the user."""
+
+
 class StopRequest:
     """Within it the first Ctrl-C or SIGTERM only sets `requested`; a second one stops at once.
 

@@ -1,8 +1,8 @@
 """Pretraining: predict the next token of packed text.
 
-One process and one loop. A run folder holds ``config.json``, ``metrics.jsonl``, ``samples.jsonl``,
-``checkpoints/`` and, at the end, ``model/``; running the same call again goes on from the newest
-checkpoint and ends with the same weights.
+One loop, which under ``torchrun`` all processes walk through together. A run folder holds
+``config.json``, ``metrics.jsonl``, ``samples.jsonl``, ``checkpoints/`` and, at the end, ``model/``;
+running the same call again goes on from the newest checkpoint and ends with the same weights.
 """
 
 import contextlib
@@ -12,19 +12,21 @@ from pathlib import Path
 import torch
 
 from cleangpt2.data.batches import Batches, Tokens
-from cleangpt2.errors import CheckpointError, ConfigError
 from cleangpt2.files import check_writable
 from cleangpt2.model.config import GPT2Config
 from cleangpt2.model.gpt2 import GPT2
-from cleangpt2.model.selfcheck import attention_path
-from cleangpt2.training import checkpoint, runfolder
+from cleangpt2.training import changes, exports, runfolder
+from cleangpt2.training.begin import check, new_model, open_log, take_up
 from cleangpt2.training.config import PretrainConfig
+from cleangpt2.training.ending import return_to
 from cleangpt2.training.forward import forward_pass
-from cleangpt2.training.interrupt import StopRequest
+from cleangpt2.training.interrupt import Stopped, StopRequest
 from cleangpt2.training.optim import clip, set_lr
-from cleangpt2.training.runlog import Rows, RunLog
+from cleangpt2.training.parallel import Replica
+from cleangpt2.training.runlog import Rows
+from cleangpt2.training.runtime import start
 from cleangpt2.training.state import TrainState
-from cleangpt2.training.step import HALVES, accumulate
+from cleangpt2.training.step import accumulate
 from cleangpt2.training.writer import Writer
 
 
@@ -34,23 +36,32 @@ def pretrain(
     tokens: Tokens,
     folder: str | Path,
     *,
+    start_from: GPT2 | None = None,
     validate: Callable[[GPT2], float] | None = None,
     sample: Callable[[GPT2], list[str]] | None = None,
+    export: Callable[[GPT2, Path], object] | None = None,
     device: torch.device | str = "cpu",
     fresh: bool = False,
+    change_settings: bool = False,
 ) -> GPT2:
-    """Train a model from scratch, or go on where `folder` stopped.
+    """Train a model, or go on where `folder` stopped.
 
     Args:
         tokens: Packed training text: of ``data.batches.pack``, or a row of ``data.corpus.Corpus``.
         folder: The run folder; created where there is none.
+        start_from: A model of the same shape whose weights to begin with; drawn anew if not given.
         validate: Measures the model in bits per byte; logged every `eval_every` steps.
-        sample: Texts of the model; kept every `sample_every` steps. Neither of the two may draw
-            from torch's own random numbers.
+        sample: Texts of the model; kept every `sample_every` steps.
+        export: Writes the model into a folder; called every `export_every` steps. None of the three
+            may draw from torch's own random numbers. All processes call the first two, and `export`
+            is called by the main one.
+        device: Where to compute; under torchrun each process takes its own one of this kind.
         fresh: Remove the run that `folder` holds and start anew.
+        change_settings: Go on with the run in `folder` though settings or data are others now.
 
     Returns:
-        The model after the last step, or as it was at its best if `keep_best` is set.
+        The model after the last step, or as it was at its best if `keep_best` is set: whole, in
+        every process; on the CPU if it was sharded.
 
     Raises:
         ConfigError: Settings that exclude each other, or the folder is of another run.
@@ -58,103 +69,95 @@ def pretrain(
         OutputError: The folder cannot be written; whole checkpoints in it stay.
         DeviceError: The device computes wrongly.
     """
-    _check(model_config, config, measured=validate is not None)
-    batches = Batches(tokens, B=config.batch_size, T=config.context, seed=config.seed)
-    parts = batches.share(micro_batches=config.micro_batches)
-    folder = Path(folder)
-    check_writable(folder)
-    torch.manual_seed(config.seed)
-    model = GPT2(model_config).to(device).train()
-    half = [HALVES[config.precision]] if config.precision in HALVES else []
-    model.use_attention(attention_path(model_config, model.device, model.dtype, *half))
-    state = TrainState(model, config)
-    if fresh:  # only now that the new run can begin
-        runfolder.remove(folder)
-    before = runfolder.check_owner(folder, model_config, config)
-
-    start, checkpoints = 0, folder / runfolder.CHECKPOINTS
-    if (saved := checkpoint.newest(checkpoints)) is not None:
-        start = state.load(saved)
-        early = state.best.is_final(config.patience)
-        runfolder.check_resume(folder, before, config, start, stopped_early=early)
-    del saved  # as large as the run itself
-
-    runfolder.claim(folder, model_config, config)
-    with (
-        contextlib.closing(
-            RunLog(folder / runfolder.METRICS, steps=config.steps, start=start)
-        ) as log,
-        contextlib.closing(Rows(folder / runfolder.SAMPLES, start)) as samples,
-        Writer(checkpoints, keep=config.keep, background=config.background_saves) as writer,
-        forward_pass(model, recompute=config.recompute, compile=config.compile),
-        StopRequest() as stop,
-    ):
-        for step in range(start, config.steps):
-            if state.best.is_final(config.patience):
-                break
-            writer.check()
-            lr = set_lr(state.optimizers, config, step)
-            loss = accumulate(
-                model,
-                [batches(step, rows) for rows in parts],
-                precision=config.precision,
-                scaler=state.scaler,
-            )
-            state.unscale()
-            norm = clip(model, config.clip)
-            if wrong := state.guard.refusal(loss, norm, config.spike):
-                log.event(step, skipped=wrong, skipped_so_far=state.guard.skipped)
-                if state.guard.in_a_row >= config.max_skips:
-                    raise state.guard.give_up(step, wrong, batches, folder / runfolder.SKIPPED)
-            else:
-                state.update()
-                log.step(step, tokens=batches.B * batches.T, loss=loss, lr=lr, grad_norm=norm)
-            state.clear()
-
-            done, best = step + 1, False
-            last = done == config.steps
-            if validate and (last or done % config.eval_every == 0):
-                bits = validate(model)
-                best = state.best.improved_by(bits, done)
-                log.event(step, bits_per_byte=round(bits, 4))
+    with start(device) as runtime:
+        with runtime.together():  # what one process refuses ends all of them
+            check(model_config, config, start_from, measured=validate is not None)
+            batches = Batches(tokens, B=config.batch_size, T=config.context, seed=config.seed)
+            parts = batches.share(runtime.rank, runtime.world_size, config.micro_batches)
+            folder = Path(folder)
+            check_writable(folder)
+            model = new_model(model_config, config, start_from, runtime.device)
+        replica = Replica(model, runtime, config.sharding)
+        state = TrainState(model, config)
+        now = changes.record_of(model_config, config, start_from, tokens)
+        first, changed = take_up(
+            folder, now, state, replica, fresh=fresh, change_settings=change_settings
+        )
+        checkpoints = folder / runfolder.CHECKPOINTS
+        with (
+            contextlib.closing(
+                runtime.on_main(lambda: open_log(folder, model_config, config, first, runtime))
+            ) as log,
+            contextlib.closing(
+                runtime.on_main(lambda: Rows(folder / runfolder.SAMPLES, first))
+            ) as samples,
+            Writer(
+                checkpoints, keep=config.keep, background=config.background_saves, runtime=runtime
+            ) as writer,
+            forward_pass(model, recompute=config.recompute, compile=config.compile),
+            StopRequest() as stop,
+        ):
+            if changed:
+                log.event(first - 1, changed_settings=changed)
+            for step in range(first, config.steps):
                 if state.best.is_final(config.patience):
-                    log.event(step, stopped_early=f"no better than after step {state.best.step}")
-                    last = True
-            if sample and (last or done % config.sample_every == 0):
-                for text in sample(model):
-                    samples.add({"step": step, "text": text})
-            if (last or stop.requested or done % config.save_every == 0
-                    or (best and config.keep_best)):  # fmt: skip
-                spare = state.best.step if config.keep_best else None
-                writer.save(done, state.after(done), spare=spare)
-            if stop.requested and not last:
-                writer.wait()
-                raise KeyboardInterrupt(f"stopped after step {done}, saved; run it again to go on")
+                    break
+                writer.check()
+                log.begin()
+                runtime.reseed(config.seed, step)
+                lr = set_lr(state.optimizers, config, step)
+                loss = accumulate(
+                    replica,
+                    [batches(step, rows) for rows in parts],
+                    precision=config.precision,
+                    scaler=state.scaler,
+                    border=None if config.cross_documents else model_config.eos_token_id,
+                )
+                state.unscale()
+                # The same numbers for all, so that all decide alike.
+                loss, norm = runtime.broadcast((loss, clip(model, config.clip)))
+                if wrong := state.guard.refusal(loss, norm, config.spike):
+                    log.event(step, skipped=wrong, skipped_so_far=state.guard.skipped)
+                    with runtime.together():
+                        if runtime.is_main and state.guard.in_a_row >= config.max_skips:
+                            raise state.guard.give_up(
+                                step, wrong, batches, folder / runfolder.SKIPPED
+                            )
+                else:
+                    state.update()
+                    log.step(step, tokens=batches.B * batches.T, loss=loss, lr=lr, grad_norm=norm)
+                state.clear()
 
-    if config.keep_best:
-        _return_to(state.best.step, checkpoints, model)
-    return model.eval()
+                done, best = step + 1, False
+                last = done == config.steps
+                if validate and (last or done % config.eval_every == 0):
+                    bits = runtime.broadcast(replica.evaluate(validate))
+                    best = state.best.improved_by(bits, done)
+                    log.event(step, bits_per_byte=round(bits, 4))
+                    if state.best.is_final(config.patience):
+                        better = f"no better than after step {state.best.step}"
+                        log.event(step, stopped_early=better)
+                        last = True
+                if sample and (last or done % config.sample_every == 0):
+                    for text in replica.evaluate(sample):
+                        samples.add({"step": step, "text": text})
+                if export and config.export_every and done % config.export_every == 0:
+                    whole = replica.whole()
+                    with runtime.together():
+                        if runtime.is_main:
+                            exports.write(folder / runfolder.EXPORTS, done, whole, export)
+                stopping = runtime.any(stop.requested)
+                if (last or stopping or done % config.save_every == 0
+                        or (best and config.keep_best)):  # fmt: skip
+                    spare = state.best.step if config.keep_best else None
+                    writer.save(done, state.after(done), spare=spare)
+                if stopping and not last:
+                    writer.wait()
+                    raise Stopped(
+                        f"stopped after step {done}, saved; run it again to go on",
+                        elsewhere=not runtime.is_main,
+                    )
 
-
-def _check(model_config: GPT2Config, config: PretrainConfig, *, measured: bool) -> None:
-    if config.context > model_config.n_positions:
-        raise ConfigError(
-            f"context {config.context} is longer than the model's {model_config.n_positions} "
-            "positions: lower context or raise n_positions"
-        )
-    for name in ("patience", "keep_best"):
-        if getattr(config, name) and not measured:
-            raise ConfigError(
-                f"{name} is {getattr(config, name)!r}, and there is nothing to measure with: "
-                "give validation texts, or leave it out"
-            )
-
-
-def _return_to(step: int | None, checkpoints: Path, model: GPT2) -> None:
-    saved = None if step is None else checkpoint.load(checkpoints, step)
-    if saved is None:
-        raise CheckpointError(
-            f"the best checkpoint, of step {step} in {checkpoints}, is damaged or gone: run it "
-            "again without keep_best in another folder"
-        )
-    model.load_state_dict(saved["model"])
+        if config.keep_best:
+            return_to(state.best.step, checkpoints, replica)
+        return replica.whole().eval()

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cleangpt2.errors import OutputError
+from cleangpt2.training.peak import PeakShare
+from cleangpt2.training.track import EventFile
+
+PRINT_EVERY_S = 2.0
 
 
 class RunLog:
@@ -17,48 +21,92 @@ class RunLog:
     so the metrics of a run that was killed and resumed are those of the run that never was.
     """
 
-    def __init__(self, path: Path, *, steps: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        steps: int,
+        start: int = 0,
+        share: PeakShare | None = None,
+        events: EventFile | None = None,
+    ) -> None:
         """Open the log of a run that begins or goes on at step `start`.
+
+        Args:
+            share: What part of the machine's peak a speed is; asked when the first line is due.
+            events: Where the numbers go as well; closed with the log.
 
         Raises:
             OutputError: It cannot be written; so too of the other methods.
         """
-        self.steps, self.start = steps, start
-        self.began = self.printed = time.monotonic()
+        self.steps, self.start, self.share, self.events = steps, start, share, events
         self.rows = Rows(path, start)
-        self.speed, self.timed = Rows(path.with_name("speed.jsonl"), start), start
+        self.speed = Rows(path.with_name("speed.jsonl"), start)
+        self.opened = self.printed = self.step_began = time.monotonic()
+        self.busy_s, self.busy_steps = 0.0, 0  # since the last line
+        if start:
+            self._print(start - 1, "goes on from its checkpoint")
+
+    def begin(self) -> None:
+        """Call where a step begins: what lies between steps counts in no speed."""
+        self.step_began = time.monotonic()
 
     def step(self, step: int, *, tokens: int, **metrics: float) -> None:
-        """Record one finished step, counted from 0; print at most once every two seconds."""
-        self.rows.add({"step": step, **metrics})
+        """Record one finished step, counted from 0; print the first and last and some between."""
+        self._record(self.rows, step, metrics)
         now = time.monotonic()
-        if now - self.printed < 2 and step + 1 < self.steps:
+        self.busy_s += now - self.step_began
+        self.busy_steps, self.step_began = self.busy_steps + 1, now
+        is_due = now - self.printed >= PRINT_EVERY_S
+        if is_due or step + 1 == self.steps:
+            clock = self._clock(step, tokens, now, may_measure=is_due)
+        elif step == self.start:  # that it works is worth a line, its speed would mislead
+            clock = ""
+        else:
             return
-        seconds, steps = max(now - self.printed, 1e-6), step + 1 - self.timed
-        rate = round(tokens * steps / seconds, 1)
-        self.speed.add({"step": step, "seconds": round(seconds, 3), "tokens_per_s": rate})
-        self.printed, self.timed = now, step + 1
-        done = step + 1 - self.start
-        per_step = (now - self.began) / done
-        left = int(per_step * (self.steps - step - 1))
-        shown = "  ".join(f"{name} {value:8.4g}" for name, value in metrics.items())
-        print(
-            f"step {step + 1:>6}/{self.steps}  {shown}  {tokens / per_step:7.0f} tok/s  "
-            f"{left // 60:3d}:{left % 60:02d} left",
-            file=sys.stderr,
-            flush=True,
-        )
+        shown = "  ".join(f"{_words(name)} {value:<9.4g}" for name, value in metrics.items())
+        self._print(step, shown + clock)
 
     def event(self, step: int, **values: float | str) -> None:
         """Record and print something that does not happen at every step."""
-        self.rows.add({"step": step, **values})
-        shown = "  ".join(f"{name} {value}" for name, value in values.items())
-        print(f"step {step + 1:>6}/{self.steps}  {shown}", file=sys.stderr, flush=True)
+        self._record(self.rows, step, values)
+        self._print(step, ", ".join(f"{_words(name)}: {value}" for name, value in values.items()))
 
     def close(self) -> None:
         """Flush and close the files."""
         self.rows.close()
         self.speed.close()
+        if self.events is not None:
+            self.events.close()
+
+    def _clock(self, step: int, tokens: int, now: float, *, may_measure: bool) -> str:
+        """Record the speed since the last line; how it is shown, with the time left."""
+        rate = tokens * self.busy_steps / max(self.busy_s, 1e-6)
+        row = {"seconds": round(now - self.printed, 3), "tokens_per_s": round(rate, 1)}
+        shown = f"{rate:9,.0f} tok/s"
+        per_step = (now - self.opened) / (step + 1 - self.start)
+        if (part := self._part_of_peak(rate, may_measure)) is not None:
+            row["peak_share"] = round(part, 4)
+            shown += f"  {part:4.0%} of peak"
+        self._record(self.speed, step, row)
+        self.opened += time.monotonic() - now  # the measurement of the peak is no part of the run
+        self.printed, self.busy_s, self.busy_steps = time.monotonic(), 0.0, 0
+        return f"{shown}  {_duration(per_step * (self.steps - step - 1)):>7} left"
+
+    def _part_of_peak(self, rate: float, may_measure: bool) -> float | None:
+        """The share of the peak; a run that is over before a line is due is not held up for it."""
+        if self.share is None or not (may_measure or self.share.peak):
+            return None
+        return self.share(rate)
+
+    def _record(self, rows: "Rows", step: int, values: dict[str, Any]) -> None:
+        rows.add({"step": step, **values})
+        if self.events is not None:
+            self.events.add(step + 1, values)
+
+    def _print(self, step: int, text: str) -> None:
+        place = f"{step + 1:>{len(str(self.steps))}}/{self.steps}"
+        print(f"step {place}  {text.rstrip()}", file=sys.stderr, flush=True)
 
 
 class Rows:
@@ -110,3 +158,19 @@ def _lines_before(path: Path, step: int) -> list[str]:
             except (ValueError, KeyError, TypeError):
                 break
     return kept
+
+
+def _words(name: str) -> str:
+    """The name of a metric as one reads it."""
+    return name.replace("_", " ")
+
+
+def _duration(seconds: float) -> str:
+    """A time as clocks show it.
+
+    >>> [_duration(s) for s in (5.9, 754, 45_296)]
+    ['0:05', '12:34', '12:34:56']
+    """
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -10,15 +10,15 @@ import torch
 
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.training.best import Best
-from cleangpt2.training.config import PretrainConfig
 from cleangpt2.training.guard import Guard
 from cleangpt2.training.optim import optimizers
+from cleangpt2.training.settings import TrainingConfig
 
 
 class TrainState:
     """The model and what accompanies it from step to step."""
 
-    def __init__(self, model: GPT2, config: PretrainConfig) -> None:
+    def __init__(self, model: GPT2, config: TrainingConfig) -> None:
         self.model = model
         self.optimizers = optimizers(model, config)
         # float16 ends at 6e-8: scaled up, small gradients stay above it (Micikevicius et al., 2018)
@@ -47,7 +47,7 @@ class TrainState:
         device = self.model.device
         return {
             "step": step,
-            "model": self.model.state_dict(),
+            "model": trained_weights(self.model),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "guard": dataclasses.asdict(self.guard),
@@ -58,12 +58,29 @@ class TrainState:
 
     def load(self, saved: dict[str, Any]) -> int:
         """Become what `after` gave; return its number of steps."""
-        self.model.load_state_dict(saved["model"])
+        load_trained(self.model, saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            settings = [dict(group) for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
-        self.scaler.load_state_dict(saved["scaler"])
+            for group, now in zip(optimizer.param_groups, settings, strict=True):
+                group.update(now)  # the settings of this call, which may have changed
+        if saved["scaler"]:  # empty where the run so far needed none
+            self.scaler.load_state_dict(saved["scaler"])
         self.guard, self.best = Guard(**saved["guard"]), Best(**saved["best"])
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"] is not None and self.model.device.type == "cuda":
             torch.cuda.set_rng_state(saved["cuda_rng"], self.model.device)
         return saved["step"]
+
+
+def trained_weights(model: GPT2) -> dict[str, Any]:
+    """The part of ``state_dict`` that training changes: all of it, or a frozen model's adapter."""
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name in trained}
+
+
+def load_trained(model: GPT2, weights: dict[str, Any]) -> None:
+    """Give a model the weights that `trained_weights` took from one like it."""
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert not {*missing} & {*trained_weights(model)}

@@ -116,11 +116,36 @@ def test_the_folder_brings_its_vocabulary(folder, tokenizer):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", '{"format": 2}', '{"format": 1}'],
+    ["", "{", "[]", "{}", '{"format": 1}'],
 )
 def test_a_damaged_index_is_refused(folder, content):
     (folder / "index.json").write_text(content)
     with pytest.raises(DataError, match=r"index.json cannot be used .*--fresh"):
+        Corpus(folder)
+
+
+def test_the_index_of_another_version_says_what_to_update(folder):
+    (folder / "index.json").write_text('{"format": 2}')
+    with pytest.raises(DataError, match=r"index.json has format 2, this program reads 1: update"):
+        Corpus(folder)
+
+
+def test_a_finished_folder_that_was_damaged_is_not_called_finished(tokenizer, tmp_path):
+    (tmp_path / "a.txt").write_text("the fox", encoding="utf-8")
+    names, out = [str(tmp_path / "a.txt")], tmp_path / "out"
+    prepare(names, tokenizer, out, PrepareConfig(validation=0))
+    whole = (out / "train-00000.bin").read_bytes()
+    (out / "train-00000.bin").write_bytes(whole[:-1])
+    with pytest.raises(DataError, match="train-00000.bin has .* tokens take"):
+        prepare(names, tokenizer, out, PrepareConfig(validation=0))
+    prepare(names, tokenizer, out, PrepareConfig(validation=0), fresh=True)
+    assert (out / "train-00000.bin").read_bytes() == whole
+
+
+def test_shards_without_their_index_are_a_prepared_folder(folder):
+    (folder / "index.json").unlink()
+    assert is_prepared(folder)
+    with pytest.raises(DataError, match="holds no index.json: make it with"):
         Corpus(folder)
 
 

@@ -32,7 +32,7 @@ def test_from_text_to_a_model_that_generates(folder):
     done = pretrain(folder, "--out", "run", "--steps", "10", "--validation", "corpus.txt")
     assert done.returncode == 0, done.stderr
     assert "--model run/model" in done.stdout.replace("\\", "/")
-    assert "step     10/10" in done.stderr
+    assert "step 10/10" in done.stderr
     report = (folder / "run" / "report.html").read_text(encoding="utf-8")
     assert "tokens (10 steps) in" in report and "bits per byte on held-out text" in report
     samples = (folder / "run" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
@@ -61,13 +61,8 @@ def test_settings_come_from_a_file_and_flags_win(folder):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--micro-batches", "3"), "a batch of 2 sequences cannot be shared evenly"),
-        (("--patience", "2"), "nothing to measure with: give validation texts"),
         (("--schedule", "linear"), "linear"),
-        (("--context", "64"), "context 64 is longer than the model's 32"),
         (("--batch-size", "1000"), "are too few for batches of 1000 x 32"),
-        (("--lr", "-1"), "lr is -1.0; it must be a positive number"),
-        (("--tokenizer", "stroy"), "Did you mean 'story'?"),
         (("--device", "gpu"), "no device 'gpu'"),
     ],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from cleangpt2.errors import ConfigError
 from cleangpt2.report.folder import read_run, read_runs
+from cleangpt2.report.samples import samples
 from tests.report.reading import SETTINGS, make_run
 
 
@@ -29,7 +30,7 @@ def test_every_number_is_a_curve_and_words_are_notes(tmp_path):
 
 DAMAGED = [
     "", "   ", "\x00\x00\x00", '{"step": 1, "lo', "[]", "7", '"step"', "null", "{}",
-    '{"step": "1"}', '{"step": -1}', '{"step": true}', '{"step": 1.5}', '{"step": 1e999}',
+    '{"step": "1"}', '{"step": -2}', '{"step": true}', '{"step": 1.5}', '{"step": 1e999}',
     '{"step": 99999999999999999999}', "[" * 100_000, "\udcff".encode(errors="surrogateescape"),
 ]  # fmt: skip
 
@@ -97,3 +98,25 @@ def test_what_is_no_run_folder_is_refused(tmp_path, name):
     (tmp_path / "model" / "config.json").write_text(json.dumps({"n_layer": 2}))
     with pytest.raises(ConfigError, match="holds no run, for there is no metrics.jsonl in it"):
         read_run(tmp_path / name)
+
+
+def test_what_was_measured_before_the_first_step_stands_at_step_0(tmp_path):
+    rows = [
+        {"step": -1, "validation_loss": 5.0},
+        {"step": 0, "loss": 3.0},
+        {"step": 0, "validation_loss": 4.0},
+    ]
+    run = read_run(make_run(tmp_path, rows))
+    assert points(run, "validation_loss") == [(0, 5.0), (1, 4.0)]
+    assert (run.steps, run.damaged) == (1, 0)
+
+
+def test_the_bases_answer_stands_beside_the_models(tmp_path):
+    folder = make_run(tmp_path, [{"step": 0, "loss": 3.0}])
+    lines = ['{"step": 0, "prompt": "p", "text": "t", "base": "<b>"}', '{"step": 0, "text": "t"}',
+             '{"step": 0, "text": "t", "base": 7}']  # fmt: skip
+    (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run = read_run(folder)
+    assert [(s.prompt, s.text, s.base) for s in run.samples] == [("p", "t", "<b>"), ("", "t", None)]
+    assert run.damaged == 1
+    assert "before training" in samples(run) and "&lt;b&gt;" in samples(run)

@@ -1,3 +1,4 @@
+import dataclasses
 import html
 import json
 import math
@@ -195,6 +196,11 @@ def test_the_lineage_is_told_in_short(tmp_path):
     assert "Made from the model story." in page.text
     assert "part0.txt (1,234 bytes, sha256 abababababab)" in page.text
     assert "and 2 more" in page.text
+    assert "Settings: " not in page.text
+    made = dataclasses.replace(made, settings=print_)
+    lineage.write(model, model, made)
+    _, page = report(run)
+    assert "Settings: config.json (1,234 bytes, sha256 abababababab)." in page.text
 
 
 # --- several runs -----------------------------------------------------------------------------
@@ -213,6 +219,20 @@ def test_runs_are_compared_in_one_page(tmp_path):
     assert loss.titles[0] == "step 1\na: 4\nb: 5"
     differing = re.findall(r'<tr class="differs"><td>(\w+)', text)
     assert differing == ["lr"]
+
+
+def test_speeds_stand_side_by_side(tmp_path):
+    speed = [{"step": 0, "seconds": 1.0, "tokens_per_s": 1500.0, "peak_share": 0.25}]
+    folders = [
+        make_run(tmp_path / name, [{"step": 0, "loss": 3.0}], speed=speed if name == "b" else ())
+        for name in "ab"
+    ]
+    text, page = report(*folders, out=tmp_path / "both.html")
+    assert "<th>tokens/s</th><th>of peak</th>" in text
+    cells = [re.findall("<td>([^<]*)</td>", line)[-2:] for line in text.splitlines()
+             if line.startswith("<tr><td><svg")]  # fmt: skip
+    assert cells == [["", ""], ["1,500", "25%"]]
+    assert_drawn(page.pictures["Share of the peak"].paths["line run1 dash1"], [(1, 0.25)])
 
 
 def test_no_two_of_many_runs_look_the_same(tmp_path):

@@ -35,6 +35,19 @@ def test_a_finished_run_in_one_sentence(tmp_path):
     )
 
 
+def test_how_fast_it_was_is_told_by_the_middle_of_the_run(tmp_path):
+    rates = [(100, 0.1), (900, 0.9), (1234.6, 0.38)]
+    speed = [
+        {"step": step, "seconds": 0.75, "tokens_per_s": rate, "peak_share": share}
+        for step, (rate, share) in enumerate(rates)
+    ]
+    run = read_run(make_run(tmp_path, [{"step": 2, "loss": 4.0}], speed=speed))
+    assert "in 2.2 s (900 tokens a second, 38% of the machine's peak): training" in sentence(run)
+    del speed[0]["peak_share"], speed[1]["peak_share"], speed[2]["peak_share"]
+    run = read_run(make_run(tmp_path, [{"step": 2, "loss": 4.0}], speed=speed))
+    assert "in 2.2 s (900 tokens a second): training" in sentence(run)
+
+
 def test_an_unfinished_run_says_so(tmp_path):
     run = read_run(make_run(tmp_path, [{"step": 0, "loss": 4.0}, {"step": 1, "loss": 3.0}]))
     assert sentence(run) == (

@@ -1,4 +1,5 @@
 import os
+from hashlib import sha256
 
 import pytest
 import torch
@@ -13,6 +14,15 @@ def test_the_newest_comes_back(tmp_path):
         checkpoint.save(tmp_path, step, {"step": step, "x": torch.arange(step)})
     assert torch.equal(checkpoint.newest(tmp_path)["x"], torch.arange(100))
     assert len(list(tmp_path.iterdir())) == 2  # the newest two are kept
+
+
+def test_checksums_are_as_other_programs_read_them_and_once_were_shorter(tmp_path):
+    checkpoint.save(tmp_path, 1, {"step": 1})
+    sums = tmp_path / "step-0000001" / checkpoint.CHECKSUM
+    digest = sha256((sums.parent / checkpoint.STATE).read_bytes()).hexdigest()
+    assert sums.read_text(encoding="utf-8") == f"{digest}  state.pt\n"
+    sums.write_text(digest, encoding="utf-8")
+    assert checkpoint.newest(tmp_path) == {"step": 1}
 
 
 def test_no_checkpoint_is_none(tmp_path):
