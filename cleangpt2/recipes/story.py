@@ -28,6 +28,7 @@ from cleangpt2.tokenizer import Tokenizer
 from cleangpt2.training.config import PretrainConfig
 from cleangpt2.training.pretrain import pretrain
 from cleangpt2.training.runfolder import METRICS, MODEL
+from cleangpt2.training.runtime import start
 from cleangpt2.training.shape import new_model
 from cleangpt2.training.validation import held_out_bits_per_byte
 
@@ -57,13 +58,30 @@ def train(size: str, data: Path, out: Path, config: PretrainConfig) -> Path:
     """Train one of the bundled models; return its model folder."""
     texts, held_out = read_all([data / TRAIN]), read_all([data / VALID])
     tokenizer = Tokenizer.train(texts, VOCAB_SIZE, special_tokens=SPECIAL_TOKENS)
-    model = pretrain(
-        model_config(size, tokenizer),
-        config,
-        pack(texts, tokenizer),
-        out,
-        validate=lambda model: held_out_bits_per_byte(model, tokenizer, held_out),
-    )
+    with start() as runtime:
+        model = pretrain(
+            model_config(size, tokenizer),
+            config,
+            pack(texts, tokenizer),
+            out,
+            validate=lambda m: held_out_bits_per_byte(m, tokenizer, held_out, runtime=runtime),
+        )
+        with runtime.together():
+            if runtime.is_main:
+                _finish(size, config, model, tokenizer, held_out, data, out)
+    return out / MODEL
+
+
+def _finish(
+    size: str,
+    config: PretrainConfig,
+    model: GPT2,
+    tokenizer: Tokenizer,
+    held_out: list[str],
+    data: Path,
+    out: Path,
+) -> None:
+    """Write the model folder that the package bundles."""
     folder = out / MODEL
     # Half precision: half the bytes, and 11 bits of each weight.
     save(
@@ -75,7 +93,6 @@ def train(size: str, data: Path, out: Path, config: PretrainConfig) -> Path:
     shipped = GPT2.from_pretrained(folder)
     card = _card(size, config, shipped, tokenizer, held_out)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    return folder
 
 
 def _thin(source: Path, target: Path, every: int = 25) -> None:

@@ -1,6 +1,8 @@
 """``cleangpt2 info``: right figures, from what is at hand, without reading weights."""
 
+import dataclasses
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -12,7 +14,14 @@ from cleangpt2.model.cache import KVCache
 from cleangpt2.model.config import SIZES, GPT2Config
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.model.pretrained import save_model
-from cleangpt2.model.summary import PARTS, Summary, summarise, weight_differences
+from cleangpt2.model.summary import (
+    PARTS,
+    Summary,
+    parameters,
+    part_of,
+    summarise,
+    weight_differences,
+)
 from tests import fake_hub
 from tests.helpers import run_cli, run_python
 
@@ -48,6 +57,15 @@ def test_the_parts_of_gpt2(no_cache):
     assert summary.total == 124_439_808
     assert summary.stored is None
     assert summary.origin == "the table of published sizes; no weights on this machine"
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_inner": 20}, {"tie_word_embeddings": False}])
+def test_the_parts_of_any_shape_are_those_of_the_model(changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    counted = Counter(dict.fromkeys(PARTS, 0))
+    for name, parameter in GPT2(config).named_parameters():
+        counted[part_of(name)] += parameter.numel()
+    assert parameters(config) == counted
 
 
 @pytest.mark.parametrize(
