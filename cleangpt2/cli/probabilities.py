@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cleangpt2.cli import terminal
 from cleangpt2.cli.printing import in_turn, sum_up
-from cleangpt2.cli.tokenize import spelt
 
 if TYPE_CHECKING:
     from cleangpt2.completion import Completion, Delta
@@ -115,7 +114,7 @@ def texts(ids: Sequence[int], tokenizer: "Tokenizer") -> list[str]:
     """The text of each token; parts of a character as their bytes."""
     from cleangpt2.tokenizer.pieces import place  # not for --help: its room imports tiktoken
 
-    return [spelt(piece) for piece in place((id, tokenizer.token_bytes(id)) for id in ids)]
+    return [piece.spelt for piece in place((id, tokenizer.token_bytes(id)) for id in ids)]
 
 
 def _prompt_read(completion: "Completion", tokenizer: "Tokenizer") -> str:

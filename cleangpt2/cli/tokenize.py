@@ -131,19 +131,9 @@ def _striped(pieces: "list[Piece]") -> str:
     """The tokens on grounds of changing colour; parts of a character show as their bytes."""
     shown = []
     for number, piece in enumerate(pieces):
-        lines = spelt(piece).split("\n")
+        lines = piece.spelt.split("\n")
         shown.append("\n".join(terminal.stripe(line, number) for line in lines))
     return "".join(shown)
-
-
-def spelt(piece: "Piece") -> str:
-    """The text of a token; if it starts or ends inside a character, its bytes."""
-    return piece.text if piece.is_whole else "".join(map(_byte, piece.bytes))
-
-
-def _byte(byte: int) -> str:
-    """An ASCII character as it is, part of any other as its number."""
-    return chr(byte) if byte < 0x80 else f"<{byte:02X}>"
 
 
 def _facts(text: str, pieces: "list[Piece]", tokenizer: "Tokenizer") -> dict:

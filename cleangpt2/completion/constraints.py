@@ -25,7 +25,7 @@ class TextRules:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        prompts: str | Sequence[str],
+        prompts: str | Prompt | Sequence[str | Prompt],
         *,
         heal: bool,
         ban: str | Sequence[str] | None,

@@ -22,13 +22,18 @@ from cleangpt2.tokenizer import Tokenizer
 
 @overload
 def generate(
-    model: GPT2, tokenizer: Tokenizer, prompt: str, *, num_samples: Literal[1] = 1, **settings: Any
+    model: GPT2,
+    tokenizer: Tokenizer,
+    prompt: str | Prompt,
+    *,
+    num_samples: Literal[1] = 1,
+    **settings: Any,
 ) -> Completion: ...
 @overload
 def generate(
     model: GPT2,
     tokenizer: Tokenizer,
-    prompt: str | Sequence[str],
+    prompt: str | Prompt | Sequence[str | Prompt],
     *,
     num_samples: int = 1,
     **settings: Any,
@@ -36,7 +41,7 @@ def generate(
 def generate(
     model: GPT2,
     tokenizer: Tokenizer,
-    prompt: str | Sequence[str] = "",
+    prompt: str | Prompt | Sequence[str | Prompt] = "",
     *,
     num_samples: int = 1,
     **settings: Any,
@@ -50,7 +55,8 @@ def generate(
         print(out.text)
 
     Args:
-        prompt: A text or several; an empty one starts from the end-of-text token.
+        prompt: A text or several; an empty one starts from the end-of-text token. A `Prompt` has
+            ids of its own, such as those of a chat template.
         num_samples: How many continuations of each prompt.
         settings: The fields of `SamplingConfig` and what else `stream_all` takes.
 
@@ -60,7 +66,7 @@ def generate(
     deltas = stream_all(model, tokenizer, prompt, num_samples=num_samples, **settings)
     finished = {delta.row: delta.completion for delta in deltas if delta.completion is not None}
     completions = [finished[row] for row in sorted(finished)]
-    return completions[0] if isinstance(prompt, str) and num_samples == 1 else completions
+    return completions[0] if isinstance(prompt, str | Prompt) and num_samples == 1 else completions
 
 
 def stream(model: GPT2, tokenizer: Tokenizer, prompt: str = "", **settings: Any) -> Iterator[str]:
@@ -79,7 +85,7 @@ def stream(model: GPT2, tokenizer: Tokenizer, prompt: str = "", **settings: Any)
 def stream_all(
     model: GPT2,
     tokenizer: Tokenizer,
-    prompt: str | Sequence[str] = "",
+    prompt: str | Prompt | Sequence[str | Prompt] = "",
     *,
     num_samples: int = 1,
     stop: str | Sequence[str] | None = None,

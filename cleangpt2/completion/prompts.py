@@ -20,15 +20,20 @@ class Prompt:
     """The bytes of those taken off, with which the response begins once more."""
 
     @classmethod
-    def read(cls, text: str, tokenizer: Tokenizer, heal_with: Prefixes | None = None) -> "Prompt":
+    def read(
+        cls, text: "str | Prompt", tokenizer: Tokenizer, heal_with: Prefixes | None = None
+    ) -> "Prompt":
         """Encode a text; an empty one starts from the end-of-text token.
 
         Args:
+            text: A prompt whose ids are known, as a chat template gives them, stays as it is.
             heal_with: The vocabulary, if the last tokens may be taken off (see ``healing``).
 
         Raises:
             InputError: It is no text.
         """
+        if isinstance(text, Prompt):
+            return text
         if not isinstance(text, str):
             raise InputError(
                 f"prompt {text!r} is a {type(text).__name__}, not text; for token ids use "

@@ -25,6 +25,15 @@ class Piece:
         """Whether it starts and ends between two characters."""
         return "\ufffd" not in self.text or self.text.encode() == self.bytes
 
+    @property
+    def spelt(self) -> str:
+        """Its text; if it starts or ends inside a character, its bytes.
+
+        >>> [piece.spelt for piece in place([(7, b"caf"), (8, bytes([0xC3]))])]
+        ['caf', '<C3>']
+        """
+        return self.text if self.is_whole else "".join(map(_byte, self.bytes))
+
 
 def place(tokens: Iterable[tuple[int, bytes]]) -> Iterator[Piece]:
     """The pieces of a text from its ids and their bytes.
@@ -40,6 +49,11 @@ def place(tokens: Iterable[tuple[int, bytes]]) -> Iterator[Piece]:
         start = begun - _continues(token[0])
         begun += sum(not _continues(byte) for byte in token)
         yield Piece(i, token, start, begun)
+
+
+def _byte(byte: int) -> str:
+    """An ASCII character as it is, part of any other as its number."""
+    return chr(byte) if byte < 0x80 else f"<{byte:02X}>"
 
 
 def _continues(byte: int) -> bool:

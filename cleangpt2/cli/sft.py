@@ -1,0 +1,312 @@
+"""``cleangpt2 sft``: teach a model to answer in a format, and to stop."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from cleangpt2.cli import terminal
+from cleangpt2.errors import ConfigError
+from cleangpt2.files import check_writable
+from cleangpt2.sft.config import SFTConfig
+
+if TYPE_CHECKING:
+    from cleangpt2.model.gpt2 import GPT2
+    from cleangpt2.sft.lesson import Lesson
+    from cleangpt2.training.cost import Cost
+
+EXAMPLE = """
+    cleangpt2 sft                           # a small model learns bundled examples: two minutes
+    cleangpt2 sft answers.jsonl --model gpt2 --out runs/mine --epochs 3
+    cleangpt2 sft answers.jsonl --model gpt2 --out runs/lora --lora 16
+    cleangpt2 sft answers.jsonl --show 3    # what exactly would be learned
+    cleangpt2 sft faq.csv --columns prompt=question completion=answer --template chatml
+"""
+
+BUNDLED = Path(__file__).parents[1] / "assets" / "requests" / "requests.jsonl.gz"
+"""Requests for stories and the stories, which ``recipes/requests.py`` has made."""
+BUNDLED_LR = 1e-3
+"""What suits the bundled models, which are much smaller than those that 3e-5 is for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Which examples, which model, and how it is to learn them."""
+
+    files: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Examples: .jsonl, .json, .csv, .parquet or text files, folders of them, or data sets of the
+    hub (hf:owner/name). Their format is recognised. If none is named, a small bundled set."""
+    model: str = "tiny"
+    """The model to begin with: a bundled one, a published size, a hub id, or a folder."""
+    out: Path = Path("runs/sft")
+    """Run folder; the same command with the same folder goes on where it stopped."""
+    template: str | None = None
+    """How a conversation becomes text: plain, alpaca, chatml, or a file with a Jinja template. If
+    not given, plain for texts that bring their own layout, else the model's own, else alpaca."""
+    columns: tuple[str, ...] = ()
+    """What the files call the columns of a known format, as prompt=question."""
+    strict: bool = False
+    """Refuse a file with a bad row, instead of leaving the row out."""
+    validation: tuple[str, ...] = ()
+    """Files of held-out examples; if not given, a share of the examples is held out."""
+    validation_share: float = 0.05
+    """That share; 0 holds out none. At most 500 examples."""
+    remember: Path | None = None
+    """File of texts like those the model was pretrained on: what it forgets is measured there, in
+    bits per byte."""
+    prompts: int = 16
+    """Held-out prompts that are answered at each measurement; 0 for none."""
+    max_answer: int = 256
+    """Tokens after which such an answer is cut."""
+    dropout: float = 0.0
+    """Dropout on embeddings and residuals; 0.1 may help where a run has several epochs."""
+    merge: bool = True
+    """With --lora, add the adapter to the weights and write the whole model as well; without it
+    there is only adapter/, in PEFT's format."""
+    show: int = 0
+    """Show so many of the first step's rows, token by token, and train nothing."""
+    show_page: Path | None = None
+    """File to write what `show` shows to as well, as an HTML page."""
+    training: Annotated[SFTConfig, tyro.conf.arg(name="")] = SFTConfig()
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    fresh: bool = False
+    """Remove the run that the folder holds and start anew."""
+    change_settings: bool = False
+    """Go on with the run that the folder holds though settings or data are others now; what has
+    changed, and when, is kept in its config.json."""
+    config: Path | None = None
+    """TOML file with any of these settings; flags win over it."""
+
+    def __post_init__(self) -> None:
+        for name, fits, allowed in (
+            ("validation_share", 0 <= self.validation_share < 1, "a share below 1"),
+            ("prompts", self.prompts >= 0, "0 or more"),
+            ("max_answer", self.max_answer >= 1, "at least 1"),
+            ("show", self.show >= 0, "0 or more"),
+            ("dropout", 0 <= self.dropout < 1, "in [0, 1)"),
+        ):
+            if not fits:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {allowed}")
+
+
+def run(options: Options) -> None:
+    """Fine-tune, and leave a model folder in ``<out>/model``."""
+    from cleangpt2.report.page import write_report
+    from cleangpt2.sft.evaluation import Evaluation
+    from cleangpt2.sft.sft import sft
+    from cleangpt2.texts import read_all
+    from cleangpt2.training.runtime import start
+
+    if not options.show:
+        check_writable(options.out)
+    with start(options.device) as runtime:  # of one process, or of those that torchrun started
+        with runtime.together():
+            texts = read_all([options.remember]) if options.remember else []
+            lesson = _lesson(options, tell=runtime.is_main)
+            base = None if options.show else _base(options, lesson)
+        if base is None:
+            if runtime.is_main:
+                _show(options, lesson)
+            return
+        if runtime.is_main:
+            _announce(options, lesson, str(runtime.device))
+        measures = Evaluation(
+            base=base,
+            chat=lesson.chat,
+            held_out=lesson.held_out,
+            prompts=lesson.prompts(options.prompts),
+            texts=texts,
+            max_answer=options.max_answer,
+            runtime=runtime,
+        )
+        dropout = options.dropout
+        model = sft(
+            base,
+            lesson.batches,
+            options.out,
+            model_config=replace(
+                lesson.shape, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=0.0
+            ),
+            validate=measures.validate if lesson.held_out else None,
+            sample=measures.sample if measures.prompts else None,
+            export=lambda m, folder: _save_whole(m, folder, options, lesson),
+            device=runtime.device,
+            fresh=options.fresh,
+            change_settings=options.change_settings,
+        )
+        with runtime.together():
+            if runtime.is_main:
+                folder = _save(model, options, lesson)
+                print(f"curves and samples: {write_report([options.out])}")
+                if folder is not None:
+                    print(f"done; try: {terminal.command()} chat --model {folder}")
+
+
+def cost(options: Options) -> "Cost":
+    """What the run will take, for ``plan``; of an adapter it is the most, not the least."""
+    from cleangpt2.training.arithmetic import FLOAT, total_parameters
+    from cleangpt2.training.cost import Cost
+
+    lesson = _lesson(options, tell=False)
+    config = lesson.batches.config
+    held_out = sum(lesson.held_out.lengths) if lesson.held_out else 0
+    return Cost(
+        model=lesson.shape,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        context=config.context,
+        micro_batches=config.micro_batches,
+        precision=config.precision,
+        recompute=config.recompute,
+        compile=config.compile,
+        cross_documents=config.packing == "pad",
+        validations=-(-config.steps // config.eval_every) if held_out else 0,
+        validation_tokens=held_out,
+        beside_bytes=FLOAT * total_parameters(lesson.shape),  # the base stays for its answers
+        background_saves=config.background_saves,
+        kept_checkpoints=config.keep + config.keep_best,
+    )
+
+
+def _lesson(options: Options, *, tell: bool) -> "Lesson":
+    """Read the examples, and say what was found."""
+    from cleangpt2.data.records import read_records
+    from cleangpt2.hub import locate
+    from cleangpt2.model.convert.formats import open_model
+    from cleangpt2.model.convert.tokenizers import tokenizer_of
+    from cleangpt2.sft.lesson import prepare
+
+    columns = dict(_column(said) for said in options.columns)
+    warn = terminal.warn if tell else None
+    records, validation = (
+        read_records(names, columns=columns, strict=options.strict, warn=warn) if names else None
+        for names in (_files(options), options.validation)
+    )
+    assert records is not None
+    if tell:
+        for table in (*records.tables, *(validation.tables if validation else ())):
+            print(f"{table.name}: {table}", flush=True)
+    source = locate(options.model)
+    with open_model(source) as opened:
+        shape = opened.config
+    return prepare(
+        records,
+        tokenizer_of(source),
+        shape,
+        _training(options),
+        template=options.template,
+        validation=validation,
+        validation_share=options.validation_share,
+    )
+
+
+def _files(options: Options) -> tuple[str, ...]:
+    return options.files or (str(BUNDLED),)
+
+
+def _training(options: Options) -> SFTConfig:
+    """The settings, with a learning rate that suits the bundled models if none was given."""
+    from cleangpt2 import hub
+
+    training = options.training
+    if options.model in hub.BUNDLED and training.lr is None and training.lora is None:
+        return replace(training, lr=BUNDLED_LR)
+    return training
+
+
+def _column(said: str) -> tuple[str, str]:
+    """``prompt=question`` as a name and the file's own."""
+    known, is_, own = said.partition("=")
+    if not (known and is_ and own):
+        raise ConfigError(f"columns has {said!r}: write it as prompt=question")
+    return known, own
+
+
+def _base(options: Options, lesson: "Lesson") -> "GPT2":
+    """The model to begin with, with a row for each token of the template."""
+    from cleangpt2.model.embeddings import with_tokens
+    from cleangpt2.model.pretrained import load_model
+
+    model = load_model(options.model, device="cpu")
+    return with_tokens(model, lesson.known, lesson.chat.tokenizer.vocab_size)
+
+
+def _show(options: Options, lesson: "Lesson") -> None:
+    """The rows of the first step, as the trainer gets them."""
+    from cleangpt2.cli.mask import print_rows
+    from cleangpt2.report.document import write_document
+    from cleangpt2.sft.viewer import page, read
+
+    batches = lesson.batches
+    shown = range(min(options.show, len(batches.numbers(0))))
+    cut = [
+        [batches.examples.cut[i] for i in batches.rows[row]]
+        for row in batches.numbers(0)[: len(shown)]
+    ]
+    rows = read(batches(0, shown), lesson.chat.tokenizer, cut)
+    print_rows(rows)
+    if options.show_page is not None:
+        print(write_document(options.show_page, page(rows)))
+
+
+def _announce(options: Options, lesson: "Lesson", device: str) -> None:
+    """Say what is about to be learned from what."""
+    from cleangpt2.training.arithmetic import total_parameters
+
+    batches = lesson.batches
+    config, rows = batches.config, len(batches.rows)
+    print(f"template {lesson.chat.name}; {batches.examples}\n{lesson.audit}", flush=True)
+    if lesson.held_out is not None:
+        print(f"held out: {lesson.held_out}")
+    filled = batches.lengths.sum() / (rows * config.context)
+    packed = f"{rows:,} rows of {config.context}, {filled:.0%} full"
+    what = f"an adapter of rank {config.lora} for" if config.lora else "all weights of"
+    print(
+        f"{what} {options.model}, {total_parameters(lesson.shape):,} parameters, on {device}; "
+        f"{packed if config.packing == 'bfd' else f'{rows:,} rows'}; {config.steps:,} steps of "
+        f"{config.batch_size} rows: {config.steps / batches.steps_per_epoch:.3g} epochs",
+        flush=True,
+    )
+
+
+def _save(model: "GPT2", options: Options, lesson: "Lesson") -> Path | None:
+    """Write what was learned; the model folder, if there is one."""
+    from cleangpt2.files import written_aside
+    from cleangpt2.model.adapter_files import save_adapter
+    from cleangpt2.tokenizer.files import vocabulary_files
+    from cleangpt2.training.runfolder import ADAPTER, MODEL
+
+    if lesson.batches.config.lora:
+        folder = options.out / ADAPTER
+        save_adapter(model, folder, base=options.model)
+        with written_aside(folder) as scratch:  # for the chat template
+            for name, text in vocabulary_files(lesson.chat.tokenizer.vocabulary, folder).items():
+                (scratch / name).write_text(text, encoding="utf-8", newline="\n")
+        print(f"adapter, in PEFT's format: {folder}")
+        if not options.merge:
+            return None
+    _save_whole(model, options.out / MODEL, options, lesson)
+    return options.out / MODEL
+
+
+def _save_whole(model: "GPT2", folder: Path, options: Options, lesson: "Lesson") -> None:
+    """Write a model folder; an adapter is added to the weights of a copy."""
+    import copy
+
+    from cleangpt2.data.rows import find_tables
+    from cleangpt2.data.sources import HUB
+    from cleangpt2.model.lora import adapters, merge
+    from cleangpt2.model.pretrained import save
+    from cleangpt2.training.runfolder import CONFIG
+
+    if adapters(model):
+        model = copy.deepcopy(model)
+        merge(model)
+    tables = find_tables([*_files(options), *options.validation])
+    save(
+        model, lesson.chat.tokenizer, folder, made_by="sft", parent=options.model,
+        data=[Path(table) for table in tables if not table.startswith(HUB)],
+        settings=options.out / CONFIG,
+    )  # fmt: skip
