@@ -198,7 +198,7 @@ def test_changed_settings_are_named_before_the_texts_are_read_and_then_on_purpos
     with monkeypatch.context() as patch:
         unread(patch)
         line = refusal(capsys, words)
-    assert "other settings (lr was 0.001, now 0.5, clip was 1.0, now 2.0)" in line
+    assert "other settings (clip was 1.0, now 2.0, lr was 0.001, now 0.5)" in line
     assert "--change-settings" in line
     assert main((*words, "--change-settings")) == 0
     said = capsys.readouterr().err
