@@ -202,7 +202,7 @@ def test_changed_settings_are_named_before_the_texts_are_read_and_then_on_purpos
     assert "--change-settings" in line
     assert main((*words, "--change-settings")) == 0
     said = capsys.readouterr().err
-    told = "steps 4 -> 9, lr 0.001 -> 0.5, clip 1.0 -> 2.0"
+    told = "steps 4 -> 9, clip 1.0 -> 2.0, save_every 2 -> 250, lr 0.001 -> 0.5"
     assert "step 4/9  goes on from its checkpoint" in said
     assert f"step 4/9  changed settings: {told}" in said
     report = (tmp_path / "run/report.html").read_text(encoding="utf-8")
