@@ -67,7 +67,14 @@ _PIPE_CLOSED = 141  # and for one whose reader went away, as in `cleangpt2 gener
 
 def entry() -> None:
     """What the installed script and ``python -m cleangpt2`` call."""
-    sys.exit(main())
+    code = main()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Now and then a thread of torch.distributed aborts the process while Python takes itself
+        # apart, after all is done and saved; torchrun would call the run failed and repeat it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

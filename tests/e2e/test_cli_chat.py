@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -181,6 +182,7 @@ def at_terminal(folders):
 
     def tell(keys, *until):
         """Press keys, then read up to each of the texts in turn."""
+        time.sleep(0.5)  # as a person would: the prompt is shown before its reader is ready
         os.write(ours, keys)
         shown, start = b"", 0
         for text in until:

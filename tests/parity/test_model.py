@@ -45,7 +45,7 @@ def loss(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
 
-def assert_same(model, other, ids) -> None:
+def assert_same(model, other, ids, *, gradients_within: float = TOLERANCE) -> None:
     """Logits agree, and so does the gradient of the loss with respect to every parameter."""
     ours, theirs = model(ids), other(ids).logits
     assert deviation(ours, theirs) < TOLERANCE
@@ -60,7 +60,7 @@ def assert_same(model, other, ids) -> None:
     parameters = dict(model.named_parameters())
     assert parameters.keys() == gradients.keys()
     for name, parameter in parameters.items():
-        assert deviation(parameter.grad, gradients[name]) < TOLERANCE, name
+        assert deviation(parameter.grad, gradients[name]) < gradients_within, name
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,9 @@ def test_a_shallow_copy_of_every_size_agrees(size, n_layer):
 @pytest.mark.parametrize("size", ["distilgpt2", "gpt2"])
 def test_the_small_sizes_agree_at_full_depth_and_vocabulary(size):
     model = hard_model(SIZES[size])
-    assert_same(model, twin(model), random_ids(1, 32, vocab_size=50257))
+    ids = random_ids(1, 32, vocab_size=50257)
+    # Twelve blocks of our products (oneDNN) and of theirs (MKL) round apart: 1.2e-5 was seen.
+    assert_same(model, twin(model), ids, gradients_within=2 * TOLERANCE)
 
 
 @pytest.mark.parametrize("quiet", [False, True], ids=["loud", "quiet"])

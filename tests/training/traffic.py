@@ -4,6 +4,7 @@ torchrun --nproc-per-node 2 traffic.py FILE
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -58,3 +59,4 @@ if __name__ == "__main__":
         found = [bytes_of_a_step(runtime, *way) for way in WAYS]
         if runtime.is_main:
             Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")
+    os._exit(0)  # as `cleangpt2` does under torchrun; see cli/main.py

@@ -44,3 +44,4 @@ def main(folder: Path, pause_s: float, kill: bool) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:] == ["KILL"])
+    os._exit(0)  # as `cleangpt2` does under torchrun; see cli/main.py

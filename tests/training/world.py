@@ -341,3 +341,4 @@ if __name__ == "__main__":
         for action in TWO if runtime.world_size == 2 else FOUR:
             seen[action.__name__] = action(runtime, Path(sys.argv[1]))
         (Path(sys.argv[1]) / f"seen-{runtime.rank}.json").write_text(json.dumps(seen))
+    os._exit(0)  # as `cleangpt2` does under torchrun; see cli/main.py
