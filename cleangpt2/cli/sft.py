@@ -1,6 +1,7 @@
 """``cleangpt2 sft``: teach a model to answer in a format, and to stop."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,8 +96,10 @@ def run(options: Options) -> None:
     """Fine-tune, and leave a model folder in ``<out>/model``."""
     from cleangpt2.report.page import write_report
     from cleangpt2.sft.evaluation import Evaluation
+    from cleangpt2.sft.saving import save_adapter_alone, save_whole
     from cleangpt2.sft.sft import sft
     from cleangpt2.texts import read_all
+    from cleangpt2.training.runfolder import ADAPTER, CONFIG, MODEL
     from cleangpt2.training.runtime import start
 
     if not options.show:
@@ -121,6 +124,13 @@ def run(options: Options) -> None:
             max_answer=options.max_answer,
             runtime=runtime,
         )
+        save = partial(
+            save_whole,
+            tokenizer=lesson.chat.tokenizer,
+            parent=options.model,
+            data=_sources(options),
+            settings=options.out / CONFIG,
+        )
         dropout = options.dropout
         model = sft(
             base,
@@ -131,17 +141,24 @@ def run(options: Options) -> None:
             ),
             validate=measures.validate if lesson.held_out else None,
             sample=measures.sample if measures.prompts else None,
-            export=lambda m, folder: _save_whole(m, folder, options, lesson),
+            export=save,
             device=runtime.device,
             fresh=options.fresh,
             change_settings=options.change_settings,
         )
         with runtime.together():
             if runtime.is_main:
-                folder = _save(model, options, lesson)
+                folder = options.out / MODEL
+                if options.training.lora:
+                    adapter = options.out / ADAPTER
+                    save_adapter_alone(model, adapter, lesson.chat.tokenizer, base=options.model)
+                    print(f"adapter, in PEFT's format: {adapter}")
+                if options.merge or not options.training.lora:
+                    save(model, folder)
+                else:
+                    folder = adapter
                 print(f"curves and samples: {write_report([options.out])}")
-                if folder is not None:
-                    print(f"done; try: {terminal.command()} chat --model {folder}")
+                print(f"done; try: {terminal.command()} chat --model {folder}")
 
 
 def cost(options: Options) -> "Cost":
@@ -271,42 +288,10 @@ def _announce(options: Options, lesson: "Lesson", device: str) -> None:
     )
 
 
-def _save(model: "GPT2", options: Options, lesson: "Lesson") -> Path | None:
-    """Write what was learned; the model folder, if there is one."""
-    from cleangpt2.files import written_aside
-    from cleangpt2.model.adapter_files import save_adapter
-    from cleangpt2.tokenizer.files import vocabulary_files
-    from cleangpt2.training.runfolder import ADAPTER, MODEL
-
-    if lesson.batches.config.lora:
-        folder = options.out / ADAPTER
-        save_adapter(model, folder, base=options.model)
-        with written_aside(folder) as scratch:  # for the chat template
-            for name, text in vocabulary_files(lesson.chat.tokenizer.vocabulary, folder).items():
-                (scratch / name).write_text(text, encoding="utf-8", newline="\n")
-        print(f"adapter, in PEFT's format: {folder}")
-        if not options.merge:
-            return None
-    _save_whole(model, options.out / MODEL, options, lesson)
-    return options.out / MODEL
-
-
-def _save_whole(model: "GPT2", folder: Path, options: Options, lesson: "Lesson") -> None:
-    """Write a model folder; an adapter is added to the weights of a copy."""
-    import copy
-
+def _sources(options: Options) -> list[Path]:
+    """The files whose hashes tell what was learned; the hub's data sets are not on this machine."""
     from cleangpt2.data.rows import find_tables
     from cleangpt2.data.sources import HUB
-    from cleangpt2.model.lora import adapters, merge
-    from cleangpt2.model.pretrained import save
-    from cleangpt2.training.runfolder import CONFIG
 
-    if adapters(model):
-        model = copy.deepcopy(model)
-        merge(model)
     tables = find_tables([*_files(options), *options.validation])
-    save(
-        model, lesson.chat.tokenizer, folder, made_by="sft", parent=options.model,
-        data=[Path(table) for table in tables if not table.startswith(HUB)],
-        settings=options.out / CONFIG,
-    )  # fmt: skip
+    return [Path(table) for table in tables if not table.startswith(HUB)]

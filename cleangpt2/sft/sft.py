@@ -18,11 +18,11 @@ from cleangpt2.model.config import GPT2Config
 from cleangpt2.model.gpt2 import GPT2
 from cleangpt2.model.lora import add_adapter
 from cleangpt2.sft.batches import Batches
-from cleangpt2.training import exports, fingerprint, runfolder
+from cleangpt2.training import fingerprint, runfolder
 from cleangpt2.training.begin import check_any, new_model, open_log, take_up
-from cleangpt2.training.ending import return_to
+from cleangpt2.training.ending import export_when_due, return_to, save_when_due
 from cleangpt2.training.forward import forward_pass
-from cleangpt2.training.interrupt import Stopped, StopRequest
+from cleangpt2.training.interrupt import StopRequest
 from cleangpt2.training.optim import clip, set_lr
 from cleangpt2.training.parallel import Replica
 from cleangpt2.training.runlog import Rows
@@ -160,22 +160,8 @@ def sft(
                         better = f"no better than after step {state.best.step}"
                         log.event(step, stopped_early=better)
                         last = True
-                if export and config.export_every and done % config.export_every == 0:
-                    whole = replica.whole()
-                    with runtime.together():
-                        if runtime.is_main:
-                            exports.write(folder / runfolder.EXPORTS, done, whole, export)
-                stopping = runtime.any(stop.requested)
-                if (last or stopping or done % config.save_every == 0
-                        or (best and config.keep_best)):  # fmt: skip
-                    spare = state.best.step if config.keep_best else None
-                    writer.save(done, state.after(done), spare=spare)
-                if stopping and not last:
-                    writer.wait()
-                    raise Stopped(
-                        f"stopped after step {done}, saved; run it again to go on",
-                        elsewhere=not runtime.is_main,
-                    )
+                export_when_due(export, config, done, folder / runfolder.EXPORTS, replica)
+                save_when_due(writer, state, config, done, stop, replica, last=last, best=best)
 
         if config.keep_best:
             return_to(state.best.step, checkpoints, replica)

@@ -14,7 +14,8 @@ from cleangpt2.errors import ConfigError, ContextLengthError, InputError
 from cleangpt2.model import config as config_module
 from cleangpt2.model.cache import KVCache
 from cleangpt2.model.config import SIZES, GPT2Config
-from cleangpt2.model.gpt2 import ACTIVATIONS, GPT2
+from cleangpt2.model.gpt2 import GPT2
+from cleangpt2.model.mlp import ACTIVATIONS
 from cleangpt2.model.pretrained import outline
 from tests.helpers import run_python, unchecked
 from tests.model.hard_weights import deviation, hard_model

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,30 +20,14 @@ from cleangpt2.training.interrupt import Stopped
 from cleangpt2.training.optim import optimizers
 from tests.helpers import run_python
 from tests.sft.lessons import CONFIG, END, MODEL, batches, encoded, model, some
+from tests.training.runs import Killed, die_at, weights
 
 HELD_OUT = fit(some(10, seed=9), context=32)
 CONFIG_LORA = dataclasses.replace(CONFIG, lora=2)
 DROPOUT = dataclasses.replace(MODEL, resid_pdrop=0.1, embd_pdrop=0.1)
 
 
-class Killed(Exception):
-    """Stands for a process that dies."""
-
-
-def die_at(monkeypatch, step, place="clip"):
-    original, calls = getattr(module, place), []
-
-    def dying(*args, **kwargs):
-        calls.append(1)
-        if len(calls) > step:
-            raise Killed
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(module, place, dying)
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+die_at = partial(die_at, module=module)
 
 
 def validate(model):

@@ -23,7 +23,7 @@ class Killed(Exception):
     """Stands for a process that dies."""
 
 
-def die_at(monkeypatch, step, place="clip"):
+def die_at(monkeypatch, step, place="clip", module=module):
     original, calls = getattr(module, place), []
 
     def dying(*args, **kwargs):
